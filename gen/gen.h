@@ -193,6 +193,8 @@ typedef struct moec_tmap {
 /* How to launch: what the runtime must know besides the op's arguments. Expressions over sizes. */
 typedef struct moec_launch {
     char scratch[MOEC_EXPR_BYTES];  /* bytes of scratch passed as the last pointer, "0" for none */
+    int phases;                     /* CPU: calls of the entry, a barrier of all workers between;
+                                     * above 1 it takes the phase (from 0) as a fourth argument */
     char grid[MOEC_EXPR_BYTES];     /* GPU: blocks */
     int block;                      /* GPU: threads of a block */
     int cluster;                    /* GPU: blocks of a cluster, 1 without */

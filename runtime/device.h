@@ -10,6 +10,7 @@
 
 /* One argument of a kernel. An emitted CPU kernel has the entry
  *     void SYMBOL(const struct args *a, long thread, long threads)
+ * (with launch.phases > 1: a fourth argument `long phase`, called for each phase, a barrier between)
  * whose struct args has one 8-byte field per argument of the op in op order, then `void *scratch`:
  * an array of moec_arg is exactly that struct. GPU kernels take the same list by value. */
 typedef union moec_arg {
