@@ -1,0 +1,34 @@
+-- lib: pure helpers that descriptors and templates share, under the name `lib`.
+local lib = {}
+
+-- C names of element types in the "c" dialect.
+lib.c_types = { bf16 = "unsigned short", f32 = "float", f64 = "double", i32 = "int", i64 = "long", byte = "char" }
+
+-- Fields of `struct args` of an op for CPU kernels: one 8-byte field per argument, then scratch.
+function lib.c_args(op)
+    local fields = {}
+    for _, a in ipairs(op.args) do
+        local t = lib.c_types[a.type]
+        if a.role == "scalar" then fields[#fields + 1] = ("%s %s;"):format(t, a.name)
+        else
+            local const = a.role == "in" and "const " or ""
+            fields[#fields + 1] = ("%s%s *%s; // [%s]%s"):format(const, t, a.name,
+                a.shape:gsub(",", "]["), a.optional and " or NULL" or "")
+        end
+    end
+    fields[#fields + 1] = "void *scratch;"
+    return fields
+end
+
+function lib.has(list, value)
+    for _, v in ipairs(list) do if v == value then return true end end
+    return false
+end
+
+function lib.ceil_div(a, b) return (a + b - 1) // b end
+function lib.round_up(a, b) return (a + b - 1) // b * b end
+
+-- Elements of type name -> bytes.
+lib.type_bytes = { bf16 = 2, f32 = 4, f64 = 8, i32 = 4, i64 = 8, byte = 1 }
+
+return lib
