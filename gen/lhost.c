@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEAP_LIMIT = 256 << 20, HOOK_STEP = 1000000, HOOK_BUDGET = 500 };
+enum { HEAP_LIMIT = 256 << 20, HOOK_STEP = 1000000, HOOK_BUDGET = 100 };
 
 /* ---- limits ---- */
 
