@@ -43,6 +43,7 @@ static void parse_line(const char *line, moec_arg_info *arg) {
     arg->optional = strchr(role, '?') != NULL;
     arg->type = type_of(type);
     if (fields < (arg->role == MOEC_SCALAR ? 3 : 4)) abort();
+    if (arg->role == MOEC_SCALAR) *arg->shape = 0; /* sscanf went on into the next line */
 }
 
 static void parse_all(void) {

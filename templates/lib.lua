@@ -20,6 +20,17 @@ function lib.c_args(op)
     return fields
 end
 
+lib.cpu_targets = { "cpu-scalar", "cpu-avx2", "cpu-avx512", "cpu-amx" }
+
+-- f32 values a CPU target computes at a time.
+function lib.lanes(target) return target.vector_bits == 0 and 1 or target.vector_bits // 32 end
+
+-- The argument of an op by name.
+function lib.arg(op, name)
+    for _, a in ipairs(op.args) do if a.name == name then return a end end
+    error(("op %s has no argument %s"):format(op.name, name))
+end
+
 function lib.has(list, value)
     for _, v in ipairs(list) do if v == value then return true end end
     return false
