@@ -1,7 +1,8 @@
 /* device: what a target family must do to run kernels. One vtable per family (like QBE's Target).
  *
  * The CPU family runs a kernel's threads under OpenMP; CUDA and HIP launch on the caller's stream.
- * Everything above this line (layer, trainer, verify, bench) is written once for all of them. */
+ * Everything above this line (layer, trainer, verify, bench) is written once for all of them.
+ * Who compiles for a family is toolchain.h's question: gen --compile needs no device. */
 #ifndef MOEC_DEVICE_H
 #define MOEC_DEVICE_H
 
@@ -24,7 +25,8 @@ typedef struct moec_module moec_module; /* a loaded kernel; belongs to its devic
 
 typedef struct moec_device_ops {
     const char *family;
-    /* Opens machine number `index` of the family for `target`; fills device->state. */
+    /* Opens machine number `index` of the family for device->target (NULL: sets the best one that
+     * the machine can run). Fills state, threads or sms. */
     moec_status (*open)(moec_device *device, int index, moec_error *err);
     void (*close)(moec_device *device);
     moec_status (*alloc)(moec_device *device, size_t bytes, const char *who, void **ptr,
@@ -34,14 +36,13 @@ typedef struct moec_device_ops {
                           moec_error *err);
     moec_status (*download)(moec_device *device, void *dst, const void *src, size_t bytes,
                             moec_error *err);
+    /* Between two places in device memory, in stream order. */
+    moec_status (*copy)(moec_device *device, void *stream, void *dst, const void *src, size_t bytes,
+                        moec_error *err);
     moec_status (*synchronize)(moec_device *device, void *stream, moec_error *err);
-    /* Compiles `kernel` to a binary image in `path` (a new file). Called without the cache's lock. */
-    moec_status (*compile)(moec_device *device, const moec_kernel *kernel, const char *path,
-                           moec_error *err);
-    /* Who compiles: name, version and flags; part of the cache key. Static or device-owned. */
-    const char *(*compiler)(moec_device *device);
-    moec_status (*load)(moec_device *device, const moec_kernel *kernel, const char *path,
-                        moec_module *module, moec_error *err);
+    /* Loads the binary that the family's toolchain made into module->handle, module->entry. */
+    moec_status (*load)(moec_device *device, const char *path, moec_module *module,
+                        moec_error *err);
     void (*unload)(moec_device *device, moec_module *module);
     /* Runs it. args: op->arg_count of them. sizes: T, R, N of this call (spec, threads, sms are the
      * device's). scratch: at least module's scratch bytes, NULL when it needs none. */
@@ -53,7 +54,9 @@ typedef struct moec_device_ops {
 struct moec_device {
     const moec_device_ops *ops;
     const moec_target *target;
-    moec_gen *gen;          /* used while creating kernels only */
+    moec_gen *gen;          /* used while creating kernels only; made on first use */
+    struct moec_cache *cache; /* made on first use: see cache.h */
+    moec_module *modules;   /* registry of what is loaded: the same kernel is loaded once */
     int index;
     int threads;            /* CPU workers */
     int sms;                /* GPU multiprocessors */
@@ -65,9 +68,19 @@ struct moec_device {
 struct moec_module {
     moec_kernel kernel;     /* owned copy: source freed after load, the rest kept */
     void *handle, *entry;   /* the family's own */
+    int references;
+    moec_module *next;      /* in device->modules */
 };
 
 extern const moec_device_ops moec_cpu_device_ops; /* device_cpu.c */
+
+/* Best target of the CPU this runs on, and whether it can run a given one (cpu_features.c). */
+const moec_target *moec_cpu_best(void);
+bool moec_cpu_can(const moec_target *target);
+/* What the CPU offers, in words: "AVX2 FMA AVX-512 ..."; static. */
+const char *moec_cpu_features(void);
+/* CPUs this process may use: affinity, control group quota, OMP_NUM_THREADS. */
+int moec_cpu_count(void);
 
 /* Emits, compiles (or finds in the cache) and loads one kernel (jit.c). config NULL: default. */
 moec_status moec_module_create(moec_device *device, const moec_op *op, const moec_spec *spec,
@@ -76,7 +89,14 @@ moec_status moec_module_create(moec_device *device, const moec_op *op, const moe
 /* Several at once: compiles run in parallel (jit.c). modules[i] for requests[i]; target ignored. */
 moec_status moec_module_create_all(moec_device *device, const moec_request *requests, int count,
                                    moec_module **modules, moec_error *err);
-void moec_module_free(moec_device *device, moec_module *module);
+void moec_module_free(moec_device *device, moec_module *module); /* drops one reference */
+/* The target whose template serves `op` on `target`: itself or the nearest of its fallbacks. NULL
+ * when there is none. */
+const moec_target *moec_serving_target(moec_gen *gen, const moec_op *op, const moec_target *target);
+/* What the user should know about this device, or "": e.g. that the cache cannot be written. */
+const char *moec_device_note(const moec_device *device);
+moec_status moec_device_copy(moec_device *device, void *stream, void *dst, const void *src,
+                             size_t bytes, moec_error *err);
 
 /* Scratch bytes of a module for sizes T, R, N (0 when it needs none). */
 moec_status moec_module_scratch(const moec_device *device, const moec_module *module, int64_t T,
