@@ -3,7 +3,6 @@
  * Publication: build in a private directory, write the manifest last, flush, rename the directory
  * to its final name. Rename of a directory is atomic and refuses a name that is taken by a
  * non-empty one: then another process was faster, and its entry is used if intact. */
-#define _GNU_SOURCE
 #include "cache.h"
 
 #include <dirent.h>

@@ -2,7 +2,6 @@
  * what the system saves on a context switch, and AMX needs a permission from Linux on top
  * (arch_prctl ARCH_REQ_XCOMP_PERM, before the threads that use it start).
  * Source: Intel SDM volume 1 chapter 13, volume 2 CPUID; Linux Documentation/arch/x86/xstate. */
-#define _GNU_SOURCE
 #include "device.h"
 
 #include <pthread.h>

@@ -4,7 +4,6 @@
  * so that any C compiler builds this file and the thread count is a plain argument. Kernels split
  * their work by (thread, threads) and give the same bits for any count, so a runtime that grants
  * fewer threads than asked changes time only. */
-#define _GNU_SOURCE
 #include "device.h"
 
 #include <dlfcn.h>
@@ -13,12 +12,14 @@
 #include <sys/mman.h>
 
 void GOMP_parallel(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+void GOMP_barrier(void);
 int omp_get_thread_num(void);
 int omp_get_num_threads(void);
 
 enum { LINE = 64, HUGE_PAGE = 2 << 20 };
 
 typedef void cpu_entry(const moec_arg *args, long thread, long threads);
+typedef void cpu_phase_entry(const moec_arg *args, long thread, long threads, long phase);
 
 static moec_status cpu_open(moec_device *device, int index, moec_error *err) {
     if (index != 0) return moec_fail(err, MOEC_E_DEVICE, "there is one CPU device: index 0");
@@ -95,11 +96,25 @@ static void cpu_unload(moec_device *device, moec_module *module) {
     if (module->handle) dlclose(module->handle);
 }
 
-typedef struct job { cpu_entry *entry; moec_arg args[MOEC_MAX_ARGS + 1]; } job;
+typedef struct job {
+    cpu_entry *entry;
+    cpu_phase_entry *phase_entry;
+    long phases;
+    moec_arg args[MOEC_MAX_ARGS + 1];
+} job;
 
 static void work(void *data) {
     job *j = data;
     j->entry(j->args, omp_get_thread_num(), omp_get_num_threads());
+}
+
+static void work_in_phases(void *data) {
+    job *j = data;
+    long thread = omp_get_thread_num(), threads = omp_get_num_threads();
+    for (long phase = 0; phase < j->phases; phase++) {
+        if (phase) GOMP_barrier();
+        j->phase_entry(j->args, thread, threads, phase);
+    }
 }
 
 static moec_status cpu_launch(moec_device *device, void *stream, const moec_module *module,
@@ -107,12 +122,12 @@ static moec_status cpu_launch(moec_device *device, void *stream, const moec_modu
                               moec_error *err) {
     (void)stream, (void)sizes, (void)err;
     size_t count = (size_t)module->kernel.op->arg_count;
-    job j;
+    job j = {.phases = module->kernel.launch.phases};
     memcpy(&j.entry, &module->entry, sizeof j.entry);
+    memcpy(&j.phase_entry, &module->entry, sizeof j.phase_entry);
     memcpy(j.args, args, count * sizeof *args);
     j.args[count].ptr = scratch;
-    if (device->threads == 1) j.entry(j.args, 0, 1);
-    else GOMP_parallel(work, &j, (unsigned)device->threads, 0);
+    GOMP_parallel(j.phases > 1 ? work_in_phases : work, &j, (unsigned)device->threads, 0);
     return MOEC_OK;
 }
 

@@ -1,5 +1,4 @@
 /* File operations: see fs.h. POSIX calls with EINTR and short writes handled in one place. */
-#define _GNU_SOURCE
 #include "fs.h"
 
 #include <dirent.h>

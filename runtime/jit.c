@@ -15,6 +15,8 @@
 #include "cache.h"
 #include "toolchain.h"
 
+enum { MAX_REQUESTS = 4096 };
+
 typedef struct job {
     moec_module *module;
     const moec_target *machine;
@@ -198,8 +200,10 @@ moec_status moec_module_create_all(moec_device *device, const moec_request *requ
                                    moec_module **modules, moec_error *err) {
     char id[MOEC_TOOLCHAIN_ID_BYTES];
     const moec_toolchain *toolchain;
-    memset(modules, 0, (size_t)count * sizeof *modules);
     if (count <= 0) return MOEC_OK;
+    if (count > MAX_REQUESTS)
+        return moec_fail(err, MOEC_E_INVAL, "%d kernels in one call, at most %d", count, MAX_REQUESTS);
+    memset(modules, 0, (size_t)count * sizeof *modules);
     MOEC_TRY(prepare(device, &toolchain, id, err));
     moec_status rc = MOEC_OK;
     for (int i = 0; i < count && !rc; i++) {

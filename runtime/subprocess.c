@@ -5,7 +5,6 @@
  * leader reaped on every path); a grandchild that keeps the pipe open cannot block the caller; a
  * program that ignores SIGCHLD, so that the exit code is lost, still works (the caller looks at
  * the output file). */
-#define _GNU_SOURCE
 #include "subprocess.h"
 
 #include <errno.h>

@@ -7,7 +7,6 @@
  *
  * The compiler runs inside the build directory with relative names: its output does not depend on
  * where the cache is. */
-#define _GNU_SOURCE
 #include "toolchain.h"
 
 #include <pthread.h>

@@ -1,0 +1,113 @@
+/* moec doctor: what this machine offers, what is missing, and what each missing piece costs.
+ *
+ * One row per check in a table; a check says its findings through say(). Exit code 0 unless
+ * nothing at all can run. */
+#include "cli.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "cache.h"
+#include "toolchain.h"
+
+typedef struct doctor { const cli_call *call; json_t *findings; int runnable; } doctor;
+
+/* state: "ok", "missing" or "note". `costs`: what the user loses, and the remedy; "" when ok. */
+static void say(doctor *d, const char *what, const char *state, const char *detail, const char *costs) {
+    if (!d->call->json) {
+        printf("%-14s %-8s %s\n", what, state, detail);
+        if (*costs) printf("%23s %s\n", "", costs);
+        return;
+    }
+    json_t *row = json_pack("{s:s, s:s, s:s, s:s}", "what", what, "state", state, "detail", detail,
+                            "costs", costs);
+    json_array_append_new(d->findings, row);
+}
+
+/* The first line of an error chain, and its hint if there is one. */
+static void say_error(doctor *d, const char *what, const moec_error *err, const char *costs) {
+    char detail[512], remedy[1024];
+    const char *hint = strstr(err->text, "hint: ");
+    snprintf(detail, sizeof detail, "%.*s", (int)strcspn(err->text, "\n"), err->text);
+    snprintf(remedy, sizeof remedy, "%s%s%.600s", costs, hint ? "; " : "", hint ? hint + 6 : "");
+    say(d, what, "missing", detail, remedy);
+}
+
+static void check_machine(doctor *d) {
+    struct utsname name;
+    char text[512] = "";
+    if (!uname(&name)) snprintf(text, sizeof text, "%.60s %.60s, ", name.sysname, name.machine);
+    size_t used = strlen(text);
+    snprintf(text + used, sizeof text - used, "%d CPU%s, %s", moec_cpu_count(),
+             moec_cpu_count() == 1 ? "" : "s", moec_cpu_features());
+    say(d, "machine", "ok", text, "");
+}
+
+static void check_targets(doctor *d) {
+    for (int i = 0; moec_target_at(i); i++) {
+        const moec_target *t = moec_target_at(i);
+        moec_device *device;
+        moec_error err = {0};
+        if (moec_device_open(t->name, 0, &device, &err)) {
+            char detail[512];
+            snprintf(detail, sizeof detail, "needs %s", t->needs);
+            say(d, t->name, "missing", detail, "");
+            continue;
+        }
+        d->runnable++;
+        say(d, t->name, "ok", t->doc, "");
+        moec_device_close(device);
+    }
+}
+
+static void check_compiler(doctor *d) {
+    char id[MOEC_TOOLCHAIN_ID_BYTES];
+    moec_error err = {0};
+    const moec_target *best = moec_cpu_best();
+    const moec_toolchain *cc = moec_toolchain_find("cpu");
+    if (!cc->identify(best, id, &err)) say(d, "C compiler", "ok", id, "");
+    else say_error(d, "C compiler", &err, "no CPU kernel can be compiled");
+}
+
+static void check_cache(doctor *d) {
+    moec_cache *cache;
+    moec_error err = {0};
+    long entries;
+    long long bytes;
+    if (moec_cache_open(NULL, &cache, &err)) {
+        say_error(d, "kernel cache", &err, "nothing can be compiled");
+        return;
+    }
+    char detail[MOEC_PATH_BYTES + 64];
+    moec_cache_usage(cache, &entries, &bytes);
+    snprintf(detail, sizeof detail, "%s: %ld kernels, %.1f MB", moec_cache_root(cache), entries,
+             (double)bytes / 1e6);
+    const char *note = moec_cache_note(cache);
+    say(d, "kernel cache", *note ? "note" : "ok", detail, note);
+    moec_cache_close(cache);
+}
+
+static void (*const checks[])(doctor *) = {
+    check_machine, check_compiler, check_cache, check_targets,
+};
+
+static moec_status run(cli_call *call, moec_error *err) {
+    doctor d = {.call = call, .findings = json_array()};
+    cli_settings(call, NULL, NULL);
+    for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) checks[i](&d);
+    if (call->json)
+        cli_print_json(json_pack("{s:o, s:O}", "settings", cli_settings_json(call, NULL, NULL),
+                                 "findings", d.findings));
+    json_decref(d.findings);
+    if (d.runnable) return MOEC_OK;
+    moec_status rc = moec_fail(err, MOEC_E_DEVICE, "no target can run on this machine");
+    return moec_hint(err, rc, "install what the lines above name");
+}
+
+const cli_verb cli_doctor_verb = {
+    .name = "doctor", .summary = "what was found here, and what each missing piece costs you",
+    .operands = "", .common = "",
+    .examples = {"moec doctor", "moec doctor --json"},
+    .run = run,
+};
