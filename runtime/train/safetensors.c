@@ -5,6 +5,8 @@
  * tensor's length is its shape's product times 4; names are unique. Data begins at a multiple of 8. */
 #include "safetensors.h"
 
+#include "../../gen/gen.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -29,7 +31,7 @@ static size_t print_tensor(char *text, size_t bytes, const st_tensor *t) {
 }
 
 moec_status st_create(durable_file *file, const char *path, st_tensor *tensors, int64_t count,
-                      moec_error *err) {
+                      char header_hash[33], moec_error *err) {
     enum { ROW = ST_NAME_BYTES + 160 };
     size_t room = (size_t)(count + 1) * ROW, used = 0;
     char *header = malloc(room);
@@ -43,6 +45,7 @@ moec_status st_create(durable_file *file, const char *path, st_tensor *tensors, 
     }
     header[used++] = '}';
     while (used % 8) header[used++] = ' ';
+    moec_hash_hex(header, used, header_hash);
     moec_status rc = durable_create(file, path, err);
     if (!rc) {
         uint64_t size = used;
@@ -180,4 +183,8 @@ const st_tensor *st_find(const st_file *file, const char *name) {
 
 const float *st_data(const st_file *file, const st_tensor *tensor) {
     return (const float *)(const void *)(file->map + file->data + tensor->offset);
+}
+
+void st_header_hash(const st_file *file, char hex[33]) {
+    moec_hash_hex(file->map + 8, file->data - 8, hex);
 }

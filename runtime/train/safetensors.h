@@ -20,7 +20,7 @@ typedef struct st_tensor {
 
 /* Starts a file: writes the header for these tensors. Data must follow in the same order. */
 moec_status st_create(durable_file *file, const char *path, st_tensor *tensors, int64_t count,
-                      moec_error *err);
+                      char header_hash[33], moec_error *err);
 
 typedef struct st_file {
     char path[1024];
@@ -35,5 +35,6 @@ moec_status st_open(st_file *file, const char *path, moec_error *err);
 void st_close(st_file *file);
 const st_tensor *st_find(const st_file *file, const char *name); /* NULL when absent */
 const float *st_data(const st_file *file, const st_tensor *tensor);
+void st_header_hash(const st_file *file, char hex[33]);
 
 #endif
