@@ -193,9 +193,10 @@ typedef struct moec_tmap {
 /* How to launch: what the runtime must know besides the op's arguments. Expressions over sizes. */
 typedef struct moec_launch {
     char scratch[MOEC_EXPR_BYTES];  /* bytes of scratch passed as the last pointer, "0" for none */
-    int phases;                     /* CPU: calls of the entry, a barrier of all workers between;
-                                     * above 1 it takes the phase (from 0) as a fourth argument */
-    char grid[MOEC_EXPR_BYTES];     /* GPU: blocks */
+    int phases;                     /* calls of the entry, each after the one before is complete;
+                                     * above 1 it takes the phase (from 0): CPU as a fourth argument,
+                                     * GPU after scratch */
+    char grid[MOEC_EXPR_BYTES];     /* GPU: blocks; one expression, or one a phase between ';' */
     int block;                      /* GPU: threads of a block */
     int cluster;                    /* GPU: blocks of a cluster, 1 without */
     int shared_bytes;               /* GPU: dynamic shared memory */

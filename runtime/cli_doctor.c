@@ -9,6 +9,8 @@
 #include <sys/utsname.h>
 
 #include "cache.h"
+#include "dl_cuda.h"
+#include "dl_nvrtc.h"
 #include "toolchain.h"
 
 typedef struct doctor { const cli_call *call; json_t *findings; int runnable; } doctor;
@@ -88,8 +90,33 @@ static void check_cache(doctor *d) {
     moec_cache_close(cache);
 }
 
+static void check_cuda(doctor *d) {
+    const moec_cuda *cuda;
+    moec_error err = {0};
+    char detail[320];
+    if (moec_cuda_open(&cuda, &err)) {
+        say_error(d, "CUDA driver", &err, "no kernel runs on an NVIDIA GPU");
+        return;
+    }
+    snprintf(detail, sizeof detail, "%s, CUDA %d.%d", cuda->path, cuda->version / 1000,
+             cuda->version / 10 % 100);
+    say(d, "CUDA driver", "ok", detail, "");
+}
+
+static void check_nvrtc(doctor *d) {
+    const moec_nvrtc *nvrtc;
+    moec_error err = {0};
+    char detail[560];
+    if (moec_nvrtc_open(&nvrtc, &err)) {
+        say_error(d, "NVRTC", &err, "no CUDA kernel can be compiled");
+        return;
+    }
+    snprintf(detail, sizeof detail, "%s, %d.%d", nvrtc->path, nvrtc->major, nvrtc->minor);
+    say(d, "NVRTC", "ok", detail, "");
+}
+
 static void (*const checks[])(doctor *) = {
-    check_machine, check_compiler, check_cache, check_targets,
+    check_machine, check_compiler, check_cuda, check_nvrtc, check_cache, check_targets,
 };
 
 static moec_status run(cli_call *call, moec_error *err) {

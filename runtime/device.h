@@ -73,6 +73,7 @@ struct moec_module {
 };
 
 extern const moec_device_ops moec_cpu_device_ops; /* device_cpu.c */
+extern const moec_device_ops moec_cuda_device_ops; /* device_cuda.c */
 
 /* Best target of the CPU this runs on, and whether it can run a given one (cpu_features.c). */
 const moec_target *moec_cpu_best(void);
