@@ -31,6 +31,27 @@ function lib.arg(op, name)
     error(("op %s has no argument %s"):format(op.name, name))
 end
 
+-- Text that loads or stores LANES elements at `p + i` of a row of `length` elements called `name`;
+-- rows that are not whole vectors get the form that stops at the row's end.
+function lib.cpu_row(target, length, name)
+    local cut = length % lib.lanes(target) ~= 0
+    local row = {}
+    function row.load(type, p)
+        if cut then return ("load_%s_upto(%s + i, %s - i)"):format(type, p, name) end
+        return ("load_%s(%s + i)"):format(type, p)
+    end
+    function row.store(type, p, value)
+        if cut then return ("store_%s_upto(%s + i, %s - i, %s)"):format(type, p, name, value) end
+        return ("store_%s(%s + i, %s)"):format(type, p, value)
+    end
+    return row
+end
+
+-- A descriptor of a CPU op without tunables: `derive` fills in the rest.
+function lib.cpu_op(op, derive)
+    return { ops = { op }, targets = lib.cpu_targets, tunables = {}, constraints = {}, derive = derive }
+end
+
 function lib.has(list, value)
     for _, v in ipairs(list) do if v == value then return true end end
     return false
