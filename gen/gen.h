@@ -162,8 +162,10 @@ typedef struct moec_request {
     int64_t tokens;
 } moec_request;
 
-/* Is there a template for this op on this target? */
+/* Is there a template for this op on this target, for some dtype? */
 bool moec_gen_has(moec_gen *gen, const moec_op *op, const moec_target *target);
+/* ... for the request's op, target and dtype? */
+bool moec_gen_serves(moec_gen *gen, const moec_request *request);
 moec_status moec_config_default(moec_gen *gen, const moec_request *request, moec_config *config,
                                 moec_error *err);
 /* Parses "name=value ..." over the default; checks names, domains and constraints. */

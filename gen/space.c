@@ -70,17 +70,21 @@ moec_status moec_config_default(moec_gen *gen, const moec_request *q, moec_confi
     return rc;
 }
 
+bool moec_gen_serves(moec_gen *gen, const moec_request *q) {
+    lhost_begin(gen, "find", q);
+    if (lhost_call(gen, q, 0, 1, NULL)) return false;
+    bool serves = lua_istable(gen->L, -1);
+    lua_pop(gen->L, 1);
+    return serves;
+}
+
 bool moec_gen_has(moec_gen *gen, const moec_op *op, const moec_target *target) {
     moec_spec spec;
     bool has = false;
     for (int64_t dtype = MOEC_BF16; dtype <= MOEC_F32 && !has; dtype++) {
         moec_spec_default(&spec);
         spec.dtype = dtype;
-        moec_request q = {.op = op, .spec = &spec, .target = target};
-        lhost_begin(gen, "find", &q);
-        if (lhost_call(gen, &q, 0, 1, NULL)) continue;
-        has = lua_istable(gen->L, -1);
-        lua_pop(gen->L, 1);
+        has = moec_gen_serves(gen, &(moec_request){.op = op, .spec = &spec, .target = target});
     }
     return has;
 }

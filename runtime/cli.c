@@ -12,9 +12,7 @@
 #include <unistd.h>
 
 #define VERBS(X) \
-    X(doctor)    \
-    X(spec)      \
-    X(gen)
+    X(doctor)
 
 #define X(name) extern const cli_verb cli_##name##_verb;
 VERBS(X)

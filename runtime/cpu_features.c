@@ -77,8 +77,14 @@ static const struct { const char *target; int needs; } rows[] = { /* best first 
     {"cpu-scalar", 0},
 };
 
+bool moec_cpu_emulates(const moec_target *target) {
+    const char *wanted = getenv("MOEC_EMULATE_TILES");
+    return target->amx && wanted && !strcmp(wanted, "1");
+}
+
 bool moec_cpu_can(const moec_target *target) {
     pthread_once(&once, read_features);
+    if (moec_cpu_emulates(target)) return true;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (!strcmp(rows[i].target, target->name)) return (features & rows[i].needs) == rows[i].needs;
     return false;
@@ -87,9 +93,24 @@ bool moec_cpu_can(const moec_target *target) {
 const moec_target *moec_cpu_best(void) {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const moec_target *target = moec_target_find(rows[i].target);
-        if (target && moec_cpu_can(target)) return target;
+        if (target && !moec_cpu_emulates(target) && moec_cpu_can(target)) return target;
     }
     return NULL;
+}
+
+static char emulation_flags[512];
+static pthread_once_t emulation_once = PTHREAD_ONCE_INIT;
+
+static void make_emulation_flags(void) {
+    const moec_target *target = moec_cpu_best();
+    if (target->amx) target = moec_target_find(target->fallback);
+    snprintf(emulation_flags, sizeof emulation_flags, "%s -DMOEC_EMULATE_TILES", target->flags);
+}
+
+const char *moec_cpu_flags(const moec_target *target) {
+    if (!moec_cpu_emulates(target)) return target->flags;
+    pthread_once(&emulation_once, make_emulation_flags);
+    return emulation_flags;
 }
 
 const char *moec_cpu_features(void) {

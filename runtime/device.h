@@ -78,6 +78,12 @@ extern const moec_device_ops moec_cuda_device_ops; /* device_cuda.c */
 /* Best target of the CPU this runs on, and whether it can run a given one (cpu_features.c). */
 const moec_target *moec_cpu_best(void);
 bool moec_cpu_can(const moec_target *target);
+/* MOEC_EMULATE_TILES=1: cpu-amx runs anywhere, its tile instructions as plain C. To check the
+ * kernels on a machine without AMX; slow, and never chosen unless the target is named. */
+bool moec_cpu_emulates(const moec_target *target);
+/* Compiler flags for kernels of `target` on this machine: the target's own unless it is emulated.
+ * Static text. */
+const char *moec_cpu_flags(const moec_target *target);
 /* What the CPU offers, in words: "AVX2 FMA AVX-512 ..."; static. */
 const char *moec_cpu_features(void);
 /* CPUs this process may use: affinity, control group quota, OMP_NUM_THREADS. */
@@ -87,16 +93,13 @@ int moec_cpu_count(void);
 moec_status moec_module_create(moec_device *device, const moec_op *op, const moec_spec *spec,
                                const moec_config *config, int64_t tokens_hint, moec_module **module,
                                moec_error *err);
-/* Parses a config text for a request on this device's serving target (jit.c). */
-moec_status moec_device_config(moec_device *device, const moec_request *request, const char *text,
-                               moec_config *config, moec_error *err);
 /* Several at once: compiles run in parallel (jit.c). modules[i] for requests[i]; target ignored. */
 moec_status moec_module_create_all(moec_device *device, const moec_request *requests, int count,
                                    moec_module **modules, moec_error *err);
 void moec_module_free(moec_device *device, moec_module *module); /* drops one reference */
-/* The target whose template serves `op` on `target`: itself or the nearest of its fallbacks. NULL
- * when there is none. */
-const moec_target *moec_serving_target(moec_gen *gen, const moec_op *op, const moec_target *target);
+/* The target whose template serves the request's op and dtype: its target or the nearest of that
+ * one's fallbacks. NULL when there is none. */
+const moec_target *moec_serving_target(moec_gen *gen, const moec_request *request);
 /* What the user should know about this device, or "": e.g. that the cache cannot be written. */
 const char *moec_device_note(const moec_device *device);
 moec_status moec_device_copy(moec_device *device, void *stream, void *dst, const void *src,

@@ -109,24 +109,19 @@ void moec_module_free(moec_device *device, moec_module *module) {
     free(module);
 }
 
-const moec_target *moec_serving_target(moec_gen *gen, const moec_op *op, const moec_target *target) {
-    while (target && !moec_gen_has(gen, op, target)) target = moec_target_find(target->fallback);
-    return target;
-}
-
-/* The request on the target that serves it; emission says what is missing when none does. */
-static moec_request served(moec_device *device, const moec_request *request) {
+const moec_target *moec_serving_target(moec_gen *gen, const moec_request *request) {
     moec_request r = *request;
-    r.target = moec_serving_target(device->gen, r.op, device->target);
-    if (!r.target) r.target = device->target;
-    return r;
+    while (r.target && !moec_gen_serves(gen, &r)) r.target = moec_target_find(r.target->fallback);
+    return r.target;
 }
 
-moec_status moec_device_config(moec_device *device, const moec_request *request, const char *text,
-                               moec_config *config, moec_error *err) {
-    if (!device->gen) MOEC_TRY(moec_gen_new(&device->gen, err));
-    moec_request r = served(device, request);
-    return moec_config_parse(device->gen, &r, text, config, err);
+static moec_status emit(moec_device *device, const moec_request *request, moec_kernel *kernel,
+                        moec_error *err) {
+    moec_request r = *request;
+    r.target = device->target;
+    const moec_target *serving = moec_serving_target(device->gen, &r);
+    if (serving) r.target = serving; /* else emission says what is missing */
+    return moec_emit(device->gen, &r, kernel, err);
 }
 
 /* The module of a request, registered but perhaps not loaded yet. */
@@ -135,8 +130,7 @@ static moec_status obtain(moec_device *device, const moec_request *request, moec
     moec_module *module = calloc(1, sizeof *module);
     if (!module) return moec_fail(err, MOEC_E_NOMEM, "out of memory: module");
     moec_count(MOEC_COUNT_ALLOC);
-    moec_request r = served(device, request);
-    moec_status rc = moec_emit(device->gen, &r, &module->kernel, err);
+    moec_status rc = emit(device, request, &module->kernel, err);
     if (rc) {
         free(module);
         return rc;

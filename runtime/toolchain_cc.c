@@ -124,7 +124,7 @@ static moec_status identify(const moec_target *machine, char id[MOEC_TOOLCHAIN_I
     const compiler *c;
     MOEC_TRY(get_compiler(&c, err));
     snprintf(id, MOEC_TOOLCHAIN_ID_BYTES, "%s (%s) %s %s %s", c->command, c->version, base_flags,
-             machine->flags, extra_flags());
+             moec_cpu_flags(machine), extra_flags());
     return MOEC_OK;
 }
 
@@ -146,7 +146,7 @@ static moec_status compile(const moec_target *machine, const char *dir, const ch
     MOEC_TRY(get_compiler(&c, err));
     MOEC_TRY(moec_path(built, err, "%s/%s", dir, binary));
     int n = snprintf(text, sizeof text, "%s %s %s %s -o %s %s", c->command, base_flags,
-                     machine->flags, extra_flags(), binary, source);
+                     moec_cpu_flags(machine), extra_flags(), binary, source);
     if (n >= (int)sizeof text)
         return moec_fail(err, MOEC_E_INVAL, "the compiler's command line is longer than %d bytes",
                          WORD_BYTES);
