@@ -12,7 +12,9 @@
 #include <unistd.h>
 
 #define VERBS(X) \
-    X(doctor)
+    X(doctor)    \
+    X(spec)      \
+    X(gen)
 
 #define X(name) extern const cli_verb cli_##name##_verb;
 VERBS(X)

@@ -93,6 +93,9 @@ int moec_cpu_count(void);
 moec_status moec_module_create(moec_device *device, const moec_op *op, const moec_spec *spec,
                                const moec_config *config, int64_t tokens_hint, moec_module **module,
                                moec_error *err);
+/* Parses a config text for a request on this device's serving target (jit.c). */
+moec_status moec_device_config(moec_device *device, const moec_request *request, const char *text,
+                               moec_config *config, moec_error *err);
 /* Several at once: compiles run in parallel (jit.c). modules[i] for requests[i]; target ignored. */
 moec_status moec_module_create_all(moec_device *device, const moec_request *requests, int count,
                                    moec_module **modules, moec_error *err);

@@ -115,13 +115,20 @@ const moec_target *moec_serving_target(moec_gen *gen, const moec_request *reques
     return r.target;
 }
 
-static moec_status emit(moec_device *device, const moec_request *request, moec_kernel *kernel,
-                        moec_error *err) {
+/* The request on the target that serves it; emission says what is missing when none does. */
+static moec_request served(moec_device *device, const moec_request *request) {
     moec_request r = *request;
     r.target = device->target;
     const moec_target *serving = moec_serving_target(device->gen, &r);
     if (serving) r.target = serving; /* else emission says what is missing */
-    return moec_emit(device->gen, &r, kernel, err);
+    return r;
+}
+
+moec_status moec_device_config(moec_device *device, const moec_request *request, const char *text,
+                               moec_config *config, moec_error *err) {
+    if (!device->gen) MOEC_TRY(moec_gen_new(&device->gen, err));
+    moec_request r = served(device, request);
+    return moec_config_parse(device->gen, &r, text, config, err);
 }
 
 /* The module of a request, registered but perhaps not loaded yet. */
@@ -130,7 +137,8 @@ static moec_status obtain(moec_device *device, const moec_request *request, moec
     moec_module *module = calloc(1, sizeof *module);
     if (!module) return moec_fail(err, MOEC_E_NOMEM, "out of memory: module");
     moec_count(MOEC_COUNT_ALLOC);
-    moec_status rc = emit(device, request, &module->kernel, err);
+    moec_request r = served(device, request);
+    moec_status rc = moec_emit(device->gen, &r, &module->kernel, err);
     if (rc) {
         free(module);
         return rc;

@@ -52,6 +52,14 @@ function lib.cpu_op(op, derive)
     return { ops = { op }, targets = lib.cpu_targets, tunables = {}, constraints = {}, derive = derive }
 end
 
+-- Heights of the register tiles of a CPU GEMM: the full one, then shorter ones for what is left.
+function lib.cpu_tiles(mr)
+    local step = mr % 4 == 0 and 4 or 2
+    local tiles = {}
+    for rows = mr, step, -step do tiles[#tiles + 1] = rows end
+    return tiles
+end
+
 function lib.has(list, value)
     for _, v in ipairs(list) do if v == value then return true end end
     return false

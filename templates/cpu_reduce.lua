@@ -1,0 +1,90 @@
+-- Ragged-reduction GEMMs on the CPU: dw1, dw2 and the trainer's linear_dw.
+
+-- a: left operand, its columns are rows of the result; b: right operand, its columns are those of the result.
+-- a_gather, b_gather: its row is that of the token which a row serves.
+local ops = {
+    dw1       = { a = "dhpre", b = "x",   b_gather = true, rows = "U", cols = "H", out = "dw1" },
+    dw2       = { a = "dout",  b = "a_w", a_gather = true, rows = "H", cols = "F", out = "dw2" },
+    linear_dw = { a = "dy",    b = "x",                    rows = "F", cols = "H", out = "dw" },
+}
+
+local function arg_type(op, name)
+    for _, a in ipairs(op.args) do if a.name == name then return a.type end end
+end
+
+-- Everything the template asks about the op: see cpu_reduce.tmpl.
+local function facts(r)
+    local spec, g, o = r.spec, {}, ops[r.op.name]
+    for _, k in ipairs({ "a", "b", "a_gather", "b_gather", "out" }) do g[k] = o[k] end
+    local size = { H = spec.H, F = spec.F, U = spec.U }
+    g.rows_name, g.cols_name, g.rows, g.cols = o.rows, o.cols, size[o.rows], size[o.cols]
+    g.routed = arg_type(r.op, "offsets") ~= nil
+    g.gather = o.a_gather or o.b_gather
+    g.experts = g.routed and spec.E or 1
+    g.a_type, g.b_type, g.out_type = arg_type(r.op, g.a), arg_type(r.op, g.b), arg_type(r.op, g.out)
+    g.pair = r.target.bf16_dot and g.a_type == "bf16" and g.b_type == "bf16"
+    g.edge = g.cols % r.lib.lanes(r.target) ~= 0
+    g.b_edge = g.cols % (r.config.nr * r.lib.lanes(r.target)) ~= 0
+    g.tiles = r.lib.cpu_tiles(r.config.mr)
+    g.next_tile = "A_TILE"
+    return g
+end
+
+-- Bytes of struct workspace, as the compiler lays it out.
+local function workspace(r)
+    local c, lanes = r.config, r.lib.lanes(r.target)
+    local panel = c.nr * lanes
+    local units = c.rows // c.mr * (c.depth + 1) * c.mr + c.cols // panel * (c.depth + 1) * panel
+    return r.lib.round_up(4 * (units + c.rows * (c.cols + lanes)), 64)
+end
+
+local function derive(r)
+    local g, bytes = facts(r), workspace(r)
+    local e = r.lib.type_bytes[r.spec.dtype]
+    local routed = g.routed and "R" or "T"
+    return {
+        env = { g = g },
+        launch = { scratch = ("threads*%d+64"):format(bytes) },
+        flops = ("2*%s*%d*%d"):format(routed, g.rows, g.cols),
+        bytes = ("%d*%d*%d*%d+%s*%d"):format(g.experts, g.rows, g.cols, r.lib.type_bytes[g.out_type], routed,
+            (g.rows + g.cols) * e),
+        tile = ("%dx%d"):format(r.config.mr, r.config.nr * r.lib.lanes(r.target)),
+        derived = {
+            { "workspace", bytes, "bytes of scratch of a thread" },
+            { "unit", g.pair and 2 or 1, "rows summed by one 32-bit unit" },
+        },
+        prose = {
+            ("%s: for each expert e, %s_e = beta * %s_e + sum over its rows r of %s^T %s, in f32."):format(
+                r.op.name, g.out, g.out, g.a .. (g.a_gather and "[token(r)]" or "[r]"),
+                g.b .. (g.b_gather and "[token(r)]" or "[r]")),
+            "A thread takes a piece of the results (the line at the end of this file) and goes through it in blocks:",
+            "pack rows of both operands (this is where tokens are gathered) into its workspace, multiply them in",
+            "register tiles, and add the sums of a block to the result. An expert without rows gets beta * result.",
+        },
+    }
+end
+
+return {
+    ops = { "dw1", "dw2", "linear_dw" },
+    targets = { "cpu-scalar", "cpu-avx2", "cpu-avx512" },
+    tunables = {
+        { name = "mr", values = { 12, 8, 6, 4 }, doc = "rows of a register tile" },
+        { name = "nr", values = { 2, 4 }, doc = "vectors of a register tile" },
+        { name = "rows", values = { 48, 96, 192, 240, 480 }, doc = "rows of the result summed at a time" },
+        { name = "cols", values = { 64, 128, 256, 512 }, doc = "columns of the result summed at a time" },
+        { name = "depth", values = { 64, 128, 256, 384 }, doc = "units of the sum packed at a time" },
+        { name = "start", values = { 16, 0, 48 }, doc = "rows that writing a tile costs" },
+    },
+    constraints = {
+        { why = "the sums, a row of the right operand and an element do not fit the registers",
+          ok = function(r) return r.config.mr * r.config.nr + r.config.nr + 1 <= r.target.registers end },
+        { why = "rows must be whole register tiles", ok = function(r) return r.config.rows % r.config.mr == 0 end },
+        { why = "the block of columns must be whole panels",
+          ok = function(r) return r.config.cols % (r.config.nr * r.lib.lanes(r.target)) == 0 end },
+    },
+    default = function(r)
+        local mr = ({ ["cpu-scalar"] = 4, ["cpu-avx2"] = 6, ["cpu-avx512"] = 12 })[r.target.name]
+        return { mr = mr, nr = 2, rows = 240, cols = 256, depth = 256, start = 16 }
+    end,
+    derive = derive,
+}

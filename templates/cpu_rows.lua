@@ -1,0 +1,116 @@
+-- Ragged-rows GEMMs on the CPU: up, down, dh, dx, and the trainer's linear and linear_dx.
+
+-- What each op multiplies. a: left operand, rows of `depth`; b: weights; form nt: weight rows run along depth,
+-- nn: along the result's columns. finish: the epilogue (part/cpu_finish_*.tmpl).
+local ops = {
+    up        = { a = "x",     b = "w1", form = "nt", depth = "H", cols = "F", out = "a",      finish = "up" },
+    down      = { a = "a",     b = "w2", form = "nt", depth = "F", cols = "H", out = "y",      finish = "store" },
+    dh        = { a = "dout",  b = "w2", form = "nn", depth = "H", cols = "F", out = "dhpre",  finish = "dh" },
+    dx        = { a = "dhpre", b = "w1", form = "nn", depth = "U", cols = "H", out = "dx_row", finish = "store" },
+    linear    = { a = "x",     b = "w",  form = "nt", depth = "H", cols = "F", out = "y",      finish = "store" },
+    linear_dx = { a = "dy",    b = "w",  form = "nn", depth = "F", cols = "H", out = "dx",     finish = "store" },
+}
+
+local function arg_type(op, name)
+    for _, a in ipairs(op.args) do if a.name == name then return a.type end end
+end
+
+local function edge_types(r, g)
+    local types = { r.spec.dtype }
+    if g.finish == "store" and g.out_type ~= r.spec.dtype then types[2] = g.out_type end
+    return types
+end
+
+-- Everything the template asks about the op: see cpu_rows.tmpl.
+local function facts(r)
+    local spec, g = r.spec, {}
+    for _, k in ipairs({ "a", "b", "form", "out", "finish" }) do g[k] = ops[r.op.name][k] end
+    g.depth_name, g.cols_name = ops[r.op.name].depth, ops[r.op.name].cols
+    local size = { H = spec.H, F = spec.F, U = spec.U }
+    g.depth, g.cols = size[g.depth_name], size[g.cols_name]
+    g.routed = arg_type(r.op, "offsets") ~= nil
+    g.gather = arg_type(r.op, "row_slot") ~= nil
+    g.experts = g.routed and spec.E or 1
+    g.gates = (r.op.name == "up" and spec.gated) and 2 or 1
+    g.uses_F = (r.op.name == "up" or r.op.name == "dh") and spec.gated
+    g.a_type, g.b_type, g.out_type = arg_type(r.op, g.a), arg_type(r.op, g.b), arg_type(r.op, g.out)
+    g.pair = r.target.bf16_dot and g.a_type == "bf16" and g.b_type == "bf16"
+    g.edge = g.cols % r.lib.lanes(r.target) ~= 0
+    g.b_edge = g.cols % (r.config.nr * r.lib.lanes(r.target)) ~= 0
+    g.bias = r.op.name == "down" and spec.bias == 1 and "b2" or nil
+    g.beta = arg_type(r.op, "beta") ~= nil
+    g.whole_rows = r.op.name == "dh"
+    g.needs_exp = (r.op.name == "up" or r.op.name == "dh")
+        and r.lib.has({ "swiglu", "geglu", "silu", "gelu" }, spec.act)
+    g.edge_types = edge_types(r, g)
+    g.tiles = r.lib.cpu_tiles(r.config.mr)
+    g.next_tile = "done * A_ROW"
+    return g
+end
+
+local function depth_block(r, g)
+    local units = g.depth // (g.pair and 2 or 1)
+    return math.min(r.config.depth, r.lib.round_up(units, 16))
+end
+
+-- Bytes of struct workspace, as the compiler lays it out.
+local function workspace(r, g)
+    local c, lanes = r.config, r.lib.lanes(r.target)
+    local panel, depth = c.nr * lanes, depth_block(r, g)
+    local n = 4 * (c.rows * (depth + 16) + c.cols // panel * (depth + 1) * panel + c.rows * (c.cols + lanes))
+    if r.op.name == "dh" then n = n + 4 * c.rows end
+    return r.lib.round_up(n, 64)
+end
+
+local function derive(r)
+    local g = facts(r)
+    local bytes = workspace(r, g)
+    local e = r.lib.type_bytes[r.spec.dtype]
+    local width = g.gates * g.cols
+    return {
+        env = { g = g },
+        launch = { scratch = ("threads*%d+64"):format(bytes) },
+        flops = ("2*%s*%d*%d"):format(g.routed and "R" or "T", g.depth, width),
+        bytes = ("%d*%d*%d*%d+%s*%d"):format(g.experts, g.depth, width, e, g.routed and "R" or "T",
+            (g.depth + width) * e),
+        tile = ("%dx%d"):format(r.config.mr, r.config.nr * r.lib.lanes(r.target)),
+        derived = {
+            { "depth_block", depth_block(r, g), "units of DEPTH packed at a time" },
+            { "workspace", bytes, "bytes of scratch of a thread" },
+            { "unit", g.pair and 2 or 1, "elements of the dot products in 32 bits" },
+        },
+        prose = {
+            ("%s: for each expert e and each of its rows r, %s[r] = finish( %s[r] * %s ), sums in f32."):format(
+                r.op.name, g.out, g.a .. (g.gather and "[token(r)]" or ""),
+                g.form == "nt" and g.b .. "_e^T" or g.b .. "_e"),
+            "A thread takes a piece of the work (the line at the end of this file) and goes through it in blocks:",
+            "pack rows of the left operand (this is where tokens are gathered) and weights into its workspace,",
+            "multiply them in register tiles, and finish the sums of a block while they are in cache.",
+        },
+    }
+end
+
+return {
+    ops = { "up", "down", "dh", "dx", "linear", "linear_dx" },
+    targets = { "cpu-scalar", "cpu-avx2", "cpu-avx512" },
+    tunables = {
+        { name = "mr", values = { 12, 8, 6, 4 }, doc = "rows of a register tile" },
+        { name = "nr", values = { 2, 4 }, doc = "vectors of a register tile" },
+        { name = "rows", values = { 48, 96, 192, 240, 480 }, doc = "rows packed at a time" },
+        { name = "cols", values = { 64, 128, 256, 512 }, doc = "columns of weights packed at a time" },
+        { name = "depth", values = { 128, 256, 384, 512 }, doc = "units of the summed dimension packed at a time" },
+        { name = "start", values = { 16, 0, 48 }, doc = "rows that fetching a block of weights costs" },
+    },
+    constraints = {
+        { why = "the sums, a row of weights and an element do not fit the registers",
+          ok = function(r) return r.config.mr * r.config.nr + r.config.nr + 1 <= r.target.registers end },
+        { why = "rows must be whole register tiles", ok = function(r) return r.config.rows % r.config.mr == 0 end },
+        { why = "the block of columns must be whole panels",
+          ok = function(r) return r.config.cols % (r.config.nr * r.lib.lanes(r.target)) == 0 end },
+    },
+    default = function(r)
+        local mr = ({ ["cpu-scalar"] = 4, ["cpu-avx2"] = 6, ["cpu-avx512"] = 12 })[r.target.name]
+        return { mr = mr, nr = 2, rows = 240, cols = 256, depth = 256, start = 16 }
+    end,
+    derive = derive,
+}
