@@ -47,6 +47,12 @@ function lib.cpu_row(target, length, name)
     return row
 end
 
+-- A number as a C float constant.
+function lib.c_float(x)
+    local text = ("%.9g"):format(x)
+    return text .. (text:find("[.en]") and "f" or ".0f")
+end
+
 -- A descriptor of a CPU op without tunables: `derive` fills in the rest.
 function lib.cpu_op(op, derive)
     return { ops = { op }, targets = lib.cpu_targets, tunables = {}, constraints = {}, derive = derive }
