@@ -269,6 +269,13 @@ moec_status moec_cache_get(moec_cache *cache, const moec_artifact *a, char *path
     return rc;
 }
 
+void moec_cache_evict(moec_cache *cache, const char *key) {
+    char dir[MOEC_PATH_BYTES];
+    int lock = lock_key(cache, key);
+    if (!entry_dir(cache->write, key, dir, NULL)) remove_entry(cache->write, dir);
+    if (lock >= 0) close(lock);
+}
+
 /* ---- doctor ---- */
 
 static void add_usage(const char *dir, int depth, long *entries, long long *bytes) {

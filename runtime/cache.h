@@ -42,6 +42,9 @@ bool moec_cache_find(moec_cache *cache, const char *key, char *path);
 moec_status moec_cache_get(moec_cache *cache, const moec_artifact *artifact, char *path,
                            moec_error *err);
 
+/* Takes an entry out that is intact but of no use (it does not load). */
+void moec_cache_evict(moec_cache *cache, const char *key);
+
 /* Entries and bytes under the root, for doctor. */
 void moec_cache_usage(const moec_cache *cache, long *entries, long long *bytes);
 

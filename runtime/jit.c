@@ -51,16 +51,15 @@ static void fetch(job *j) {
     j->rc = moec_cache_get(j->cache, &artifact, j->path, &j->err);
 }
 
-/* Another process may take a damaged entry away between check and load: ask the cache again. */
+/* Another process may take a damaged entry away between check and load, and a compiler may have
+ * written half a file and said that all is well: ask the cache again, without an entry that is
+ * intact but does not load. The second failure is the answer. */
 static moec_status load(moec_device *device, job *j) {
-    for (int attempt = 0; !j->rc && attempt < 3; attempt++) {
-        j->rc = device->ops->load(device, j->path, j->module, &j->err);
-        if (!j->rc) return MOEC_OK;
-        char path[MOEC_PATH_BYTES];
-        if (moec_cache_find(j->cache, j->key, path)) return j->rc; /* intact: a real failure */
-        fetch(j);
-    }
-    return j->rc;
+    j->rc = device->ops->load(device, j->path, j->module, &j->err);
+    if (!j->rc || device->dead) return j->rc;
+    moec_cache_evict(j->cache, j->key);
+    fetch(j);
+    return j->rc ? j->rc : (j->rc = device->ops->load(device, j->path, j->module, &j->err));
 }
 
 /* ---- the pool ---- */
