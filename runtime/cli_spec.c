@@ -60,7 +60,7 @@ static void print_text(const fact *f, int count) {
 
 static json_t *print_facts(const fact *f, int count) {
     json_t *object = json_object();
-    for (int i = 0; i < count; i++) json_object_set_new(object, f[i].name, json_real(f[i].value));
+    for (int i = 0; i < count; i++) json_object_set_new(object, f[i].name, json_integer((json_int_t)f[i].value));
     return object;
 }
 

@@ -1,0 +1,207 @@
+/* The command line as a user meets it: exit codes, messages, help, JSON, and files that gen leaves. */
+#include "t.h"
+
+#include <dirent.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fs.h"
+#include "subprocess.h"
+
+static char dir[64], output[1 << 17];
+
+/* Runs "build/moec WORDS", words split at spaces and '@' standing for the scratch directory. */
+static int moec(const char *words) {
+    static char store[4096];
+    const char *argv[64] = {"build/moec"};
+    char *out = store;
+    int count = 1;
+    if (!*dir) strcpy(dir, "/tmp/moec-t-cli.XXXXXX"), mkdtemp(dir) ? (void)0 : abort();
+    for (const char *at = words + strspn(words, " "); *at; at += strspn(at, " ")) {
+        argv[count++] = out;
+        for (; *at && *at != ' '; at++) {
+            if (*at == '@') out += sprintf(out, "%s", dir);
+            else *out++ = *at;
+        }
+        *out++ = 0;
+    }
+    argv[count] = NULL;
+    moec_error err = {0};
+    moec_process p = {.argv = argv, .limit_s = 60, .output = output, .output_bytes = sizeof output};
+    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
+    return p.exit_code;
+}
+
+/* ---- wrong use ---- */
+
+static const struct { const char *words; int code; const char *says; } wrong[] = {
+    {"frobnicate",                         2, "unknown verb \"frobnicate\""},
+    {"spec",                               2, "a SPEC is needed"},
+    {"spec E=64 K=6 Q=1",                  2, "unknown key\n  E=64 K=6 Q=1\n           ^"},
+    {"spec E=64 K=6 K=7",                  2, "given before"},
+    {"spec E=8 K=9",                       2, "K=9 is larger than E=8"},
+    {"spec E=0",                           2, "E is a whole number from 1 to 4096"},
+    {"spec E=99999999999999999999",        2, "E is a whole number"},
+    {"spec H=100",                         2, "H=100 is not a multiple of 8"},
+    {"spec F=12",                          2, "F=12 is not a multiple of 8"},
+    {"spec act=swishglu",                  2, "act is one of"},
+    {"spec E",                             2, "expected key=value"},
+    {"spec E=10 K=2 router=sigmoid_bias groups=4/2", 2, "groups=4 does not divide E=10"},
+    {"spec E=8 K=2 groups=4/2",            2, "router=sigmoid_bias only"},
+    {"spec E=8 --ranks 3",                 2, "--ranks 3 does not divide E=8"},
+    {"spec E=8 --tokens -5",               2, "expected a whole number"},
+    {"spec E=8 --tokens 99999999999999999", 2, "expected a whole number"},
+    {"spec E=8 --tokens 12x",              2, "expected a whole number"},
+    {"spec E=8 --tokens",                  2, "--tokens needs a value"},
+    {"spec E=8 --nonsense",                2, "unknown option --nonsense"},
+    {"spec E=8 --json=1",                  2, "--json takes no value"},
+    {"doctor E=8",                         2, "unexpected operand E=8"},
+    {"gen E=8",                            2, "-o DIR is needed"},
+    {"gen E=8 -o @/x -t cpu-avx9",         2, "unknown target cpu-avx9"},
+    {"gen E=8 -o @/x --op nop",            2, "--op nop: no such op"},
+    {"gen E=8 -o @/x --config a=1",        2, "--config goes with one --op"},
+    {"gen E=8 -o @/x -t cpu-avx2 --op add --config zz=1", 2, "zz"},
+    {"gen E=8 -o /proc/nowhere/x --op add", 1, "/proc/nowhere"},
+};
+
+T_CASE(wrong_use_is_explained) {
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        int code = moec(wrong[i].words);
+        if (code != wrong[i].code) T_FAIL("moec %s: exit code %d", wrong[i].words, code);
+        if (!strstr(output, wrong[i].says))
+            T_FAIL("moec %s: \"%s\" is not in\n%s", wrong[i].words, wrong[i].says, output);
+    }
+}
+
+T_CASE(errors_are_json_too) {
+    json_error_t why;
+    T_EQ(moec("spec E=8 K=9 --json"), 2);
+    const char *at = strchr(output, '{'); /* the text for people goes to stderr */
+    T_NEED(at);
+    json_t *value = json_loads(at, JSON_DISABLE_EOF_CHECK, &why);
+    T_NEED(value);
+    T_STR(json_string_value(json_object_get(value, "status")), "E_SPEC");
+    json_decref(value);
+}
+
+/* ---- right use ---- */
+
+T_CASE(every_verb_has_help_with_examples) {
+    static char verbs[8192];
+    T_EQ(moec("--help"), 0);
+    snprintf(verbs, sizeof verbs, "%.8000s", output);
+    int count = 0;
+    for (char *line = strtok(verbs, "\n"); line; line = strtok(NULL, "\n")) {
+        char words[128], name[64];
+        if (strncmp(line, "  ", 2) || sscanf(line, "%63s", name) != 1) continue;
+        snprintf(words, sizeof words, "%s --help", name);
+        T_EQ(moec(words), 0);
+        char *examples = strstr(output, "examples:\n");
+        if (!examples || !strstr(examples, name)) T_FAIL("moec %s: no examples", words);
+        T_HAS(output, "--json");
+        count++;
+    }
+    T_OK(count >= 3);
+}
+
+T_CASE(spec_prints_canonical_text) {
+    T_EQ(moec("spec K=6 E=64 F=1408 H=2048"), 0);
+    T_HAS(output, "# E=64 K=6 H=2048 F=1408 act=swiglu dtype=bf16 router=softmax_topk");
+    json_error_t why;
+    T_EQ(moec("spec E=64 K=6 H=2048 F=1408 --json"), 0);
+    json_t *value = json_loads(output, 0, &why);
+    T_NEED(value);
+    json_t *facts = json_object_get(value, "facts");
+    T_NEAR(json_number_value(json_object_get(facts, "per expert")), 3.0 * 2048 * 1408, 0);
+    T_NEAR(json_number_value(json_object_get(facts, "forward")), 2.0 * 1024 * 6 * 3 * 2048 * 1408, 0);
+    json_decref(value);
+}
+
+T_CASE(doctor_runs_anywhere) {
+    json_error_t why;
+    T_EQ(moec("doctor --json"), 0);
+    json_t *value = json_loads(output, 0, &why);
+    T_NEED(value);
+    T_OK(json_array_size(json_object_get(value, "findings")) > 8);
+    json_decref(value);
+}
+
+/* ---- gen ---- */
+
+static char *slurp(const char *name) {
+    char path[MOEC_PATH_BYTES], *data;
+    size_t bytes;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return moec_file_read(path, &data, &bytes, NULL) ? NULL : data;
+}
+
+T_CASE(gen_writes_the_same_bytes_twice) {
+    T_EQ(moec("gen E=8 K=2 H=64 F=64 -t cpu-avx2 --op add,combine -o @/one"), 0);
+    T_EQ(moec("gen E=8 K=2 H=64 F=64 -t cpu-avx2 --op add,combine -o @/deep/er/two"), 0);
+    char *one = slurp("one/manifest.json"), *two = slurp("deep/er/two/manifest.json");
+    T_NEED(one && two);
+    T_STR(one, two);
+    T_OK(!strstr(one, dir));
+    json_error_t why;
+    json_t *value = json_loads(one, 0, &why);
+    T_NEED(value);
+    json_t *list = json_object_get(value, "kernels");
+    T_EQ(json_array_size(list), 2);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        char name[512];
+        const char *file = json_string_value(json_object_get(json_array_get(list, i), "file"));
+        snprintf(name, sizeof name, "one/%s", file);
+        char *a = slurp(name);
+        snprintf(name, sizeof name, "deep/er/two/%s", file);
+        char *b = slurp(name);
+        T_NEED(a && b);
+        T_STR(a, b);
+        free(a), free(b);
+    }
+    json_decref(value);
+    free(one), free(two);
+}
+
+T_CASE(gen_replaces_its_own_and_spares_others) {
+    char path[MOEC_PATH_BYTES];
+    struct stat st;
+    T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op add -o @/again"), 0);
+    T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op combine -o @/again/"), 0);
+    char *manifest = slurp("again/manifest.json");
+    T_NEED(manifest);
+    T_OK(strstr(manifest, "\"op\": \"combine\"") && !strstr(manifest, "\"op\": \"add\""));
+    free(manifest);
+    snprintf(path, sizeof path, "%s/mine", dir);
+    T_NEED(!mkdir(path, 0700));
+    snprintf(path, sizeof path, "%s/mine/thesis.txt", dir);
+    T_NEED(!moec_file_write(path, "x", 1, false, NULL));
+    T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op add -o @/mine"), 1);
+    T_HAS(output, "was not written by moec gen");
+    T_OK(!stat(path, &st));
+}
+
+T_CASE(gen_leaves_nothing_behind_when_it_fails) {
+    T_EQ(moec("gen E=8 -t cpu-avx2 --op add --config zz=1 -o @/none"), 2);
+    DIR *d = opendir(dir);
+    T_NEED(d);
+    for (struct dirent *e; (e = readdir(d));) T_OK(strcmp(e->d_name, "none") && !strstr(e->d_name, "gen"));
+    closedir(d);
+}
+
+T_CASE(gen_compiles_for_machines_that_are_not_here) {
+    T_EQ(moec("gen E=8 K=2 H=64 F=64 -t cpu-amx --op add,combine -o @/amx --compile"), 0);
+    char *manifest = slurp("amx/manifest.json");
+    T_NEED(manifest);
+    T_HAS(manifest, "\"binary_hash\"");
+    T_HAS(manifest, ".so\"");
+    free(manifest);
+    setenv("MOEC_CC", "/nonexistent/cc", 1);
+    T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op add -o @/nocc --compile"), 4);
+    T_HAS(output, "MOEC_CC");
+    unsetenv("MOEC_CC");
+    moec_dir_remove(dir);
+}
+
+T_MAIN
