@@ -14,7 +14,8 @@
 #define VERBS(X) \
     X(doctor)    \
     X(spec)      \
-    X(gen)
+    X(gen)       \
+    X(verify)
 
 #define X(name) extern const cli_verb cli_##name##_verb;
 VERBS(X)

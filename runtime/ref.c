@@ -36,11 +36,11 @@ moec_status moec_ref_run(moec_ref *ref, moec_error *err) {
     return moec_fail(err, rc, "oracle of %s: %s", ref->op->name, moec_status_meaning(rc));
 }
 
-num *moec_ref_temp(moec_ref *ref, int64_t n) {
+void *moec_ref_temp(moec_ref *ref, int64_t n, size_t bytes_each) {
     void **list = realloc(ref->temp, (size_t)(ref->temp_count + 1) * sizeof *list);
     if (!list) return NULL;
     ref->temp = list;
-    void *block = calloc((size_t)(n ? n : 1), sizeof(num));
+    void *block = calloc((size_t)(n ? n : 1), bytes_each);
     if (block) list[ref->temp_count++] = block;
     return block;
 }

@@ -19,8 +19,8 @@ static moec_status begin(moec_ref *ref, attention *a) {
     a->u_act = moec_ref_arg_u(ref, a->q);
     a->scale = rounded(1 / sqrt((double)s->dim), 0, FN_ULPS * U32);
     int64_t room = a->seq < ref->T ? a->seq : ref->T;
-    a->score = moec_ref_temp(ref, room);
-    a->p = moec_ref_temp(ref, room);
+    a->score = moec_ref_nums(ref, room);
+    a->p = moec_ref_nums(ref, room);
     return a->score && a->p ? MOEC_OK : MOEC_E_NOMEM;
 }
 
@@ -108,8 +108,8 @@ moec_status moec_ref_op_attention_bwd(moec_ref *ref) {
     attention a;
     MOEC_TRY(begin(ref, &a));
     int64_t nq = ref->T * a.heads * a.dim, nk = ref->T * a.kv * a.dim;
-    gather to = {(sum *)moec_ref_temp(ref, 2 * nk), (sum *)moec_ref_temp(ref, 2 * nk),
-                 (sum *)moec_ref_temp(ref, 2 * nq)};
+    gather to = {moec_ref_sums(ref, nk), moec_ref_sums(ref, nk),
+                 moec_ref_sums(ref, nq)};
     if (!to.dk || !to.dv || !to.dq) return MOEC_E_NOMEM;
     for (int64_t t = 0; t < ref->T; t++)
         for (int64_t h = 0; h < a.heads; h++) backward_query(&a, &to, t, h);

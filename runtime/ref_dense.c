@@ -58,18 +58,17 @@ moec_status moec_ref_op_embed(moec_ref *ref) {
 }
 
 moec_status moec_ref_op_embed_bwd(moec_ref *ref) {
-    int64_t H = ref->spec->H;
+    int64_t H = ref->spec->H, n = ref->spec->V * H;
     moec_ref_arg *dout = ref_arg(ref, "dout"), *dtable = ref_arg(ref, "dtable");
     const int32_t *token = ref_arg(ref, "token")->i;
     double beta = ref_scalar(ref, "beta"), u_out = moec_ref_arg_u(ref, dtable);
-    for (int64_t v = 0; v < ref->spec->V; v++)
-        for (int64_t h = 0; h < H; h++) {
-            sum total;
-            start(&total, dtable, v * H + h, beta);
-            for (int64_t t = 0; t < ref->T; t++)
-                if (token[t] == v) s_add(&total, ref_get(dout, t * H + h));
-            ref_put(dtable, v * H + h, s_get(&total, U32), u_out);
-        }
+    sum *total = moec_ref_sums(ref, n);
+    if (!total) return MOEC_E_NOMEM;
+    for (int64_t i = 0; i < n; i++) start(&total[i], dtable, i, beta);
+    for (int64_t t = 0; t < ref->T; t++)
+        for (int64_t h = 0; h < H; h++)
+            s_add(&total[token[t] * H + h], ref_get(dout, t * H + h));
+    for (int64_t i = 0; i < n; i++) ref_put(dtable, i, s_get(&total[i], U32), u_out);
     return MOEC_OK;
 }
 
@@ -80,7 +79,7 @@ moec_status moec_ref_op_rmsnorm(moec_ref *ref) {
     moec_ref_arg *x = ref_arg(ref, "x"), *add = ref_arg(ref, "add"), *gain = ref_arg(ref, "gain");
     moec_ref_arg *out = ref_arg(ref, "sum"), *y = ref_arg(ref, "y"), *rstd = ref_arg(ref, "rstd");
     double u_act = moec_ref_arg_u(ref, y);
-    num *s = moec_ref_temp(ref, H), eps = rounded(ref_scalar(ref, "eps"), 0, U32);
+    num *s = moec_ref_nums(ref, H), eps = rounded(ref_scalar(ref, "eps"), 0, U32);
     if (!s) return MOEC_E_NOMEM;
     for (int64_t t = 0; t < ref->T; t++) {
         sum square = {0};

@@ -24,7 +24,7 @@ moec_status moec_ref_op_up(moec_ref *ref) {
     moec_ref_arg *hpre = ref_arg(ref, "hpre"), *a = ref_arg(ref, "a");
     double u_act = moec_ref_arg_u(ref, a);
     rows g = ref_rows(ref);
-    num *h = moec_ref_temp(ref, U); /* a row of hpre, as it may be after rounding */
+    num *h = moec_ref_nums(ref, U); /* a row of hpre, as it may be after rounding */
     if (!h) return MOEC_E_NOMEM;
     for (int64_t e = 0; e < s->E; e++)
         for (int64_t r = row_begin(&g, e); r < row_end(&g, e); r++) {

@@ -118,8 +118,14 @@ static inline void ref_put(moec_ref_arg *a, int64_t i, num x, double u_out) {
     if (a->e) a->e[i] = rounded(x.v, x.e, u_out).e;
 }
 
-/* n nums that live until the op ends; NULL when out of memory. */
-num *moec_ref_temp(moec_ref *ref, int64_t n);
+/* n zeroed things that live until the op ends; NULL when out of memory. */
+void *moec_ref_temp(moec_ref *ref, int64_t n, size_t bytes_each);
+static inline num *moec_ref_nums(moec_ref *ref, int64_t n) {
+    return moec_ref_temp(ref, n, sizeof(num));
+}
+static inline sum *moec_ref_sums(moec_ref *ref, int64_t n) {
+    return moec_ref_temp(ref, n, sizeof(sum));
+}
 
 /* ---- which rows belong to which expert ---- */
 

@@ -28,10 +28,10 @@ typedef struct token {
 
 static moec_status token_new(moec_ref *ref, token *k) {
     int64_t E = ref->spec->E;
-    *k = (token){.spec = ref->spec, .logit = moec_ref_temp(ref, E), .score = moec_ref_temp(ref, E),
-                 .p = moec_ref_temp(ref, E), .s = moec_ref_temp(ref, E),
-                 .group = (group_sum *)moec_ref_temp(ref, 2 * ref->spec->groups),
-                 .open = (unsigned char *)moec_ref_temp(ref, E)};
+    *k = (token){.spec = ref->spec, .logit = moec_ref_nums(ref, E), .score = moec_ref_nums(ref, E),
+                 .p = moec_ref_nums(ref, E), .s = moec_ref_nums(ref, E),
+                 .group = moec_ref_temp(ref, ref->spec->groups, sizeof(group_sum)),
+                 .open = moec_ref_temp(ref, E, 1)};
     return k->logit && k->score && k->p && k->s && k->group && k->open ? MOEC_OK : MOEC_E_NOMEM;
 }
 
@@ -207,7 +207,7 @@ static moec_status sort_slots(moec_ref *ref) {
     int32_t *row_slot = ref_arg(ref, "row_slot")->i, *slot_row = ref_arg(ref, "slot_row")->i;
     int64_t capacity = slots;
     if (s->capacity > 0) capacity = (int64_t)ceil(s->capacity * (double)slots / (double)s->E);
-    int64_t *mine = (int64_t *)moec_ref_temp(ref, slots);
+    int64_t *mine = moec_ref_temp(ref, slots, sizeof *mine);
     if (!mine) return MOEC_E_NOMEM;
     for (int64_t e = 0; e < s->E; e++) {
         int64_t n = 0;
@@ -232,7 +232,7 @@ moec_status moec_ref_op_route(moec_ref *ref) {
     int64_t E = ref->spec->E;
     moec_ref_arg *logits = ref_arg(ref, "logits");
     moec_ref_arg *prob_sum = ref_arg(ref, "prob_sum"), *z_sum = ref_arg(ref, "z_sum");
-    sum *total = (sum *)moec_ref_temp(ref, 2 * E), z = {0};
+    sum *total = moec_ref_sums(ref, E), z = {0};
     token k;
     if (!total || token_new(ref, &k)) return MOEC_E_NOMEM;
     k.bias = ref_arg(ref, "sel_bias")->f;
@@ -310,7 +310,7 @@ moec_status moec_ref_op_route_bwd(moec_ref *ref) {
     moec_ref_arg *dweight = ref_arg(ref, "dweight");
     const int32_t *expert = ref_arg(ref, "expert")->i, *load = ref_arg(ref, "load")->i;
     double aux = ref_scalar(ref, "aux"), z = ref_scalar(ref, "z"), T = (double)ref->T;
-    num *grad = moec_ref_temp(ref, E), *c = moec_ref_temp(ref, E), *g = moec_ref_temp(ref, K);
+    num *grad = moec_ref_nums(ref, E), *c = moec_ref_nums(ref, E), *g = moec_ref_nums(ref, K);
     token k;
     if (!grad || !c || !g || token_new(ref, &k)) return MOEC_E_NOMEM;
     for (int64_t e = 0; e < E; e++)
