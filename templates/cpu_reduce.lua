@@ -8,6 +8,8 @@ local ops = {
     linear_dw = { a = "dy",    b = "x",                    rows = "F", cols = "H", out = "dw" },
 }
 
+local STREAM_BYTES = 16 << 20 -- results larger than this find no room in a cache anyway
+
 local function arg_type(op, name)
     for _, a in ipairs(op.args) do if a.name == name then return a.type end end
 end
@@ -25,6 +27,7 @@ local function facts(r)
     g.pair = r.target.bf16_dot and g.a_type == "bf16" and g.b_type == "bf16"
     g.edge = g.cols % r.lib.lanes(r.target) ~= 0
     g.b_edge = g.cols % (r.config.nr * r.lib.lanes(r.target)) ~= 0
+    g.stream = r.config.stream == 1
     g.tiles = r.lib.cpu_tiles(r.config.mr)
     g.next_tile = "A_TILE"
     return g
@@ -70,12 +73,17 @@ return {
     tunables = {
         { name = "mr", values = { 12, 8, 6, 4 }, doc = "rows of a register tile" },
         { name = "nr", values = { 2, 4 }, doc = "vectors of a register tile" },
-        { name = "rows", values = { 48, 96, 192, 240, 480 }, doc = "rows of the result summed at a time" },
-        { name = "cols", values = { 64, 128, 256, 512 }, doc = "columns of the result summed at a time" },
-        { name = "depth", values = { 64, 128, 256, 384 }, doc = "units of the sum packed at a time" },
-        { name = "start", values = { 16, 0, 48 }, doc = "rows that writing a tile costs" },
+        { name = "rows", values = { 96, 192, 288, 480 }, doc = "rows of the result summed at a time" },
+        { name = "cols", values = { 128, 256, 512 }, doc = "columns of the result summed at a time" },
+        { name = "depth", values = { 128, 256, 512 }, doc = "units of the sum packed at a time" },
+        { name = "start", values = { 16, 48 }, doc = "rows that writing a tile costs" },
+        { name = "stream", values = { 0, 1 }, doc = "1: results that overwrite (beta = 0) bypass the caches" },
     },
     constraints = {
+        { why = "only vectors of f32 results are streamed",
+          ok = function(r)
+              return r.config.stream == 0 or r.target.vector_bits > 0 and facts(r).out_type == "f32"
+          end },
         { why = "the sums, a row of the right operand and an element do not fit the registers",
           ok = function(r) return r.config.mr * r.config.nr + r.config.nr + 1 <= r.target.registers end },
         { why = "rows must be whole register tiles", ok = function(r) return r.config.rows % r.config.mr == 0 end },
@@ -84,7 +92,10 @@ return {
     },
     default = function(r)
         local mr = ({ ["cpu-scalar"] = 4, ["cpu-avx2"] = 6, ["cpu-avx512"] = 12 })[r.target.name]
-        return { mr = mr, nr = 2, rows = 240, cols = 256, depth = 256, start = 16 }
+        local g = facts({ op = r.op, spec = r.spec, target = r.target, lib = r.lib, config = { mr = mr, nr = 2 } })
+        local big = g.experts * g.rows * g.cols * 4 > STREAM_BYTES and g.out_type == "f32"
+        return { mr = mr, nr = 2, rows = 288, cols = 512, depth = 256, start = 16,
+                 stream = big and r.target.vector_bits > 0 and 1 or 0 }
     end,
     derive = derive,
 }

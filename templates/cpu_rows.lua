@@ -96,10 +96,10 @@ return {
     tunables = {
         { name = "mr", values = { 12, 8, 6, 4 }, doc = "rows of a register tile" },
         { name = "nr", values = { 2, 4 }, doc = "vectors of a register tile" },
-        { name = "rows", values = { 48, 96, 192, 240, 480 }, doc = "rows packed at a time" },
-        { name = "cols", values = { 64, 128, 256, 512 }, doc = "columns of weights packed at a time" },
-        { name = "depth", values = { 128, 256, 384, 512 }, doc = "units of the summed dimension packed at a time" },
-        { name = "start", values = { 16, 0, 48 }, doc = "rows that fetching a block of weights costs" },
+        { name = "rows", values = { 96, 192, 288, 480 }, doc = "rows packed at a time" },
+        { name = "cols", values = { 128, 256, 512 }, doc = "columns of weights packed at a time" },
+        { name = "depth", values = { 128, 256, 512 }, doc = "units of the summed dimension packed at a time" },
+        { name = "start", values = { 16, 48 }, doc = "rows that fetching a block of weights costs" },
     },
     constraints = {
         { why = "the sums, a row of weights and an element do not fit the registers",
@@ -110,7 +110,7 @@ return {
     },
     default = function(r)
         local mr = ({ ["cpu-scalar"] = 4, ["cpu-avx2"] = 6, ["cpu-avx512"] = 12 })[r.target.name]
-        return { mr = mr, nr = 2, rows = 240, cols = 256, depth = 256, start = 16 }
+        return { mr = mr, nr = 2, rows = 288, cols = 256, depth = 256, start = 16 }
     end,
     derive = derive,
 }
