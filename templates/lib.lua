@@ -25,6 +25,9 @@ lib.cpu_targets = { "cpu-scalar", "cpu-avx2", "cpu-avx512", "cpu-amx" }
 -- f32 values a CPU target computes at a time.
 function lib.lanes(target) return target.vector_bits == 0 and 1 or target.vector_bits // 32 end
 
+-- Rows of a register tile of part/cpu_mm, two vectors wide.
+function lib.mm_rows(target) return target.registers >= 32 and 8 or 4 end
+
 -- The argument of an op by name.
 function lib.arg(op, name)
     for _, a in ipairs(op.args) do if a.name == name then return a end end
