@@ -101,7 +101,11 @@ const struct op compare_ops[] = {
     INT_CONDITIONS(ROW_B64, i64, , ) INT_CONDITIONS(ROW_B64, u64, , )
     FLOAT_CONDITIONS(ROW_F16, f16, , ) FLOAT_CONDITIONS(ROW_F32, f32, , )
     FLOAT_CONDITIONS(ROW_F64, f64, , )
-    ROW(class_f32, T_F32) ROW(class_f16, T_F16) ROW(class_f64, T_F64)
+    {"v_cmp_class_f32", "dss", x_cmp, (any_fn *)c_class_f32, T_F32, T_B64, U_ANY,
+     OF_VALU | OF_INT_LAST, 0, NULL},
+    {"v_cmpx_class_f32", "dss", x_cmp, (any_fn *)c_class_f32, T_F32, T_B64, U_ANY,
+     OF_VALU | OF_INT_LAST | OF_EXEC_OUT, 0, NULL},
+    ROW(class_f16, T_F16) ROW(class_f64, T_F64)
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, NULL}
 };
 
@@ -115,6 +119,12 @@ void x_cmp(struct wave *w, const struct inst *in)
         bool wide = (in->op->type == T_B64 || in->op->type == T_F64) &&
                     (o->n == 2 || o->kind == O_CONST);
         struct value x = src32(w, in, 1 + i, 0, t, ut);
+        if (in->op->type == T_F32 && !(w->mode & MODE_F32_DENORM) &&
+            !(in->op->flags & OF_INT_LAST)) {
+            memmove(t, x.x, sizeof t);
+            flush_words(t);
+            x.x = t;
+        }
         for (int l = 0; l < LANES; l++)
             s[i][l] = x.x[l];
         un |= x.un;

@@ -117,7 +117,7 @@ static int list(const char *mods, const char *key, int otherwise)
 static void parse_modifiers(struct inst *in, const char *mods)
 {
     in->op_sel = (u8)list(mods, "op_sel:[", 0);
-    in->op_sel_hi = (u8)list(mods, "op_sel_hi:[", 7);
+    in->op_sel_hi = (u8)list(mods, "op_sel_hi:[", in->op->exec == x_mix ? 0 : 7);
     in->neg_lo = (u8)list(mods, "neg_lo:[", 0);
     in->neg_hi = (u8)list(mods, "neg_hi:[", 0);
     in->clamp = strstr(mods, "clamp") != NULL;

@@ -49,7 +49,8 @@ enum op_flag {
     OF_MFMA = 32,
     OF_EXEC_OUT = 64, // writes exec without naming it
     OF_SALU = 128,
-    OF_INT_CLAMP = 256 // saturates when `clamp` is given
+    OF_INT_CLAMP = 256, // saturates when `clamp` is given
+    OF_INT_LAST = 512 // the last source of a float operation is an integer
 };
 
 struct wave;
@@ -280,6 +281,9 @@ struct value {
     u64 un;
 };
 struct value src32(struct wave *w, const struct inst *in, int i, int part, u32 *tmp, u32 *utmp);
+void flush_words(u32 *r);
+enum { MODE_F32_DENORM = 0x30 }; // subnormal single precision is kept
+
 // memory.c
 u64 atomic_result(u8 kind, u8 bytes, u64 old, u64 x, u64 compare);
 u8 *global_at(struct wave *w, u64 va, u32 bytes, bool write, int lane);

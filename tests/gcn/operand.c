@@ -243,12 +243,11 @@ static void output_modifiers(const struct inst *in, u32 *r)
 }
 
 // Subnormal single-precision values are flushed when the kernel's mode says so.
-static void flush(u32 *r)
+void flush_words(u32 *r)
 {
     for (int l = 0; l < LANES; l++)
         r[l] = r[l] & 0x7f800000u ? r[l] : r[l] & 0x80000000u;
 }
-enum { MODE_F32_DENORM = 0x30 };
 
 // Text operand of source i: sources follow the results, a read result comes last.
 static int source_operand(const struct inst *in, int i)
@@ -267,9 +266,9 @@ void x_v(struct wave *w, const struct inst *in)
     for (int i = 0; i == 0 || i < ns; i++) {
         s[i] = src32(w, in, source_operand(in, i), 0, tmp[i], utmp[i]);
         un |= s[i].un;
-        if (flushes) {
+        if (flushes && !(in->op->flags & OF_INT_LAST && i == ns - 1)) {
             memmove(tmp[i], s[i].x, sizeof tmp[i]);
-            flush(tmp[i]);
+            flush_words(tmp[i]);
             s[i].x = tmp[i];
         }
     }
@@ -277,7 +276,7 @@ void x_v(struct wave *w, const struct inst *in)
     if (in->omod || (in->clamp && in->op->dtype != T_B32))
         output_modifiers(in, r);
     if (flushes && in->op->dtype == T_F32)
-        flush(r);
+        flush_words(r);
     if (un & w->write)
         un = undefined_result(in->op, s, ns, ur);
     put32(w, in, in->o[0].reg - REG_V, r, un, ur);
@@ -391,10 +390,17 @@ static void packed32(struct wave *w, const struct inst *in, lane_fn *fn)
                     tmp[i][l] = s[i].x[l] ^ 0x80000000u;
                 s[i].x = tmp[i];
             }
+            if (!(w->mode & MODE_F32_DENORM)) {
+                memmove(tmp[i], s[i].x, sizeof tmp[i]);
+                flush_words(tmp[i]);
+                s[i].x = tmp[i];
+            }
         }
         fn(r[h], s[0].x, s[1].x, ns > 2 ? s[2].x : s[0].x);
         if (in->clamp)
             output_modifiers(in, r[h]);
+        if (!(w->mode & MODE_F32_DENORM))
+            flush_words(r[h]);
         if (un[h] & w->write)
             un[h] = undefined_result(in->op, s, ns, ur[h]);
     }
