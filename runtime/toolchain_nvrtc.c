@@ -12,7 +12,7 @@
 #include "toolchain.h"
 
 static const char *const options[] = {"-default-device", "--std=c++17", "--ptxas-options=-v",
-                                      "--ptxas-options=-O3"};
+                                      "--ptxas-options=-O3", "--diag-suppress=177"};
 enum { OPTION_COUNT = sizeof options / sizeof *options, LOG_SHOWN = 2000 };
 
 static moec_status identify(const moec_target *machine, char id[MOEC_TOOLCHAIN_ID_BYTES],

@@ -80,4 +80,29 @@ function lib.round_up(a, b) return (a + b - 1) // b * b end
 -- Elements of type name -> bytes.
 lib.type_bytes = { bf16 = 2, f32 = 4, f64 = 8, i32 = 4, i64 = 8, byte = 1 }
 
+lib.gpu_targets = { "sm_90a", "sm_80", "gfx942", "gfx90a" }
+
+-- Parameters of a GPU kernel, a line each, in the order that device_*.c passes them: the op's arguments,
+-- scratch, the phase when there are several. `maps` names tensor maps (CUDA), which come last.
+function lib.gpu_params(op, launch, maps)
+    local list = {}
+    local function put(declaration, comment) list[#list + 1] = { declaration, comment } end
+    for _, a in ipairs(op.args) do
+        local t = lib.c_types[a.type]
+        if a.role == "scalar" then put(t .. " " .. a.name)
+        else
+            put((a.role == "in" and "const " or "") .. t .. " *" .. a.name,
+                ("[%s]%s"):format((a.shape:gsub(",", "][")), a.optional and " or NULL" or ""))
+        end
+    end
+    put("void *scratch")
+    if (launch.phases or 1) > 1 then put("long phase", "0, 1, ...: one launch each") end
+    for _, m in ipairs(maps or {}) do put("const __grid_constant__ tensor_map " .. m) end
+    local lines = {}
+    for i, p in ipairs(list) do
+        lines[i] = "\n    " .. p[1] .. (i < #list and "," or "") .. (p[2] and " // " .. p[2] or "")
+    end
+    return table.concat(lines) .. "\n"
+end
+
 return lib

@@ -1,0 +1,23 @@
+-- combine: the K expert outputs of a token, weighted and summed in f32; memory-bound.
+return {
+    ops = { "combine" },
+    targets = lib.gpu_targets,
+    tunables = {
+        { name = "threads", values = { 128, 256, 512 }, doc = "threads of a block" },
+    },
+    constraints = {},
+    default = function() return { threads = 256 } end,
+    derive = function(r)
+        local b = lib.type_bytes[r.spec.dtype]
+        return {
+            launch = { grid = ("(T*(H/8)+%d)/%d"):format(r.config.threads - 1, r.config.threads),
+                       block = r.config.threads, pdl = 1 },
+            flops = "2*T*K*H", bytes = ("%d*T*K*H+%d*T*H"):format(b, b),
+            prose = {
+                "One thread makes 8 neighbouring columns of one token: it reads the K rows with 16-byte",
+                "accesses, all in flight at once, sums in rising k, and writes once. Neighbouring threads",
+                "take neighbouring columns, so every access of a warp is contiguous.",
+            },
+        }
+    end,
+}
