@@ -527,7 +527,7 @@ void config_model_size(const train_config *config, int64_t seq, model_size *size
     int64_t U = moec_spec_U(s), gated = moec_spec_gated(s) ? 2 : 1;
     int64_t q = s->heads * s->dim, kv = s->kv * s->dim;
     int64_t attention = s->H * (2 * q + 2 * kv);
-    int64_t norms = 2 * s->H + (config->qk_norm ? 2 * s->dim : 0);
+    int64_t norms = 2 * s->H + (config->qk_row ? q + kv : config->qk_norm ? 2 * s->dim : 0);
     int64_t expert = s->H * (U + s->F) + (s->bias ? U + s->H : 0);
     int64_t shared = s->H * s->shared * (gated + 1), router = s->E * s->H;
     int64_t dense = s->H * config->dense_F * (gated + 1);
