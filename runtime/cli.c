@@ -15,7 +15,10 @@
     X(doctor)    \
     X(spec)      \
     X(gen)       \
-    X(verify)
+    X(verify)    \
+    X(train)     \
+    X(report)    \
+    X(ckpt)
 
 #define X(name) extern const cli_verb cli_##name##_verb;
 VERBS(X)
