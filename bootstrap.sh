@@ -1,0 +1,83 @@
+#!/bin/sh
+# From a fresh Debian 12 (or a relative of it) to a running moec.
+#
+#     ./bootstrap.sh build    installs what is missing, builds
+#     ./bootstrap.sh test     ... and runs the whole test suite
+#     ./bootstrap.sh demo     ... and trains a small MoE language model on this CPU, with a report
+#
+# Rerunnable; touches the network only when a package is missing (as root, or with sudo).
+set -eu
+cd "$(dirname "$0")"
+
+say() { printf 'bootstrap: %s\n' "$*" >&2; }
+die() { say "$*"; exit 4; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Is a static library or header there, as the compiler sees it?
+have_library() { have gcc && [ "$(gcc -print-file-name="$1")" != "$1" ]; }
+have_header() { [ -e "/usr/include/$1" ] || { have gcc && echo "#include <$1>" | gcc -E -x c - >/dev/null 2>&1; }; }
+have_compiler() { [ -n "${MOEC_CC:-}" ] || have clang-19 || have clang; }
+
+# Prints the packages that are missing, one for each thing that moec needs.
+missing() {
+    have gcc                             || echo gcc
+    have ar && have objcopy              || echo binutils
+    have_header stdio.h                  || echo libc6-dev
+    have ninja || have samu              || echo ninja-build
+    have_library liblua5.4.a             || echo liblua5.4-dev
+    have_library libjansson.a            || echo libjansson-dev
+    have_header xxhash.h                 || echo libxxhash-dev
+    have_compiler                        || echo clang-19
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif have sudo; then sudo "$@"
+    else die "not root and no sudo; run as root: $*"
+    fi
+}
+
+install_missing() {
+    list=$(missing | tr '\n' ' ')
+    [ -n "$list" ] || return 0
+    say "missing packages: $list"
+    have apt-get || die "no apt-get here; install the equivalents of: $list"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2 ||
+        say "apt-get update failed; trying with the package lists at hand"
+    # One by one: a failure names its package, and clang-19 can be done without.
+    for package in $list; do
+        say "installing $package"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+            "$package" >&2 && continue
+        [ "$package" = clang-19 ] || die "cannot install $package; install it by hand and run again"
+        say "no clang-19 here: kernels will be compiled with gcc, which is slower to compile"
+    done
+    left=$(missing | grep -v '^clang-19$' | tr '\n' ' ') || true
+    [ -z "$left" ] || die "still missing after installation: $left"
+}
+
+build() {
+    install_missing
+    if have ninja; then ninja=ninja; else ninja=samu; fi
+    "$ninja" "$@" || { say "the build failed; the command above shows where"; exit 1; }
+}
+
+case "${1:-}" in
+build)
+    build
+    say "built build/moec; try: build/moec doctor"
+    ;;
+test)
+    build
+    "$ninja" test
+    ;;
+demo)
+    build
+    shift
+    exec build/moec train examples/demo.lua "$@"
+    ;;
+*)
+    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    exit 2
+    ;;
+esac
