@@ -18,7 +18,9 @@ typedef void *nvrtcProgram;
     F(log_size, "nvrtcGetProgramLogSize", (nvrtcProgram program, size_t *bytes))                  \
     F(log, "nvrtcGetProgramLog", (nvrtcProgram program, char *text))                              \
     F(cubin_size, "nvrtcGetCUBINSize", (nvrtcProgram program, size_t *bytes))                     \
-    F(cubin, "nvrtcGetCUBIN", (nvrtcProgram program, char *image))
+    F(cubin, "nvrtcGetCUBIN", (nvrtcProgram program, char *image))                                \
+    F(ptx_size, "nvrtcGetPTXSize", (nvrtcProgram program, size_t *bytes))                         \
+    F(ptx, "nvrtcGetPTX", (nvrtcProgram program, char *text))
 
 typedef struct moec_nvrtc {
 #define FIELD(name, symbol, params) int(*name) params;

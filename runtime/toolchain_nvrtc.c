@@ -1,4 +1,4 @@
-/* The CUDA family's toolchain: NVRTC in this process, straight to a cubin, no driver JIT.
+/* The CUDA family's toolchain: NVRTC in this process, straight to a cubin (PTX for the generic target).
  *
  * The log carries ptxas' report. A kernel that spills registers, or whose wgmma instructions ptxas
  * had to serialise, is far slower than it looks: both are errors here, so that no search and no
@@ -12,7 +12,7 @@
 #include "toolchain.h"
 
 static const char *const options[] = {"-default-device", "--std=c++17", "--ptxas-options=-v",
-                                      "--ptxas-options=-O3", "--diag-suppress=177"};
+                                      "--diag-suppress=177"};
 enum { OPTION_COUNT = sizeof options / sizeof *options, LOG_SHOWN = 2000 };
 
 static moec_status identify(const moec_target *machine, char id[MOEC_TOOLCHAIN_ID_BYTES],
@@ -62,13 +62,15 @@ static char *read_log(const moec_nvrtc *nvrtc, nvrtcProgram program) {
     return log;
 }
 
-static moec_status write_cubin(const moec_nvrtc *nvrtc, nvrtcProgram program, const char *path,
-                               moec_error *err) {
+/* A target of a virtual architecture (compute_80) keeps PTX under the binary's name: the driver
+ * takes both, and finishes PTX for the GPU at hand. */
+static moec_status write_image(const moec_nvrtc *nvrtc, nvrtcProgram program, bool ptx,
+                               const char *path, moec_error *err) {
     size_t bytes = 0;
-    nvrtc->cubin_size(program, &bytes);
+    (ptx ? nvrtc->ptx_size : nvrtc->cubin_size)(program, &bytes);
     char *image = malloc(bytes + 1);
     if (!image) return moec_fail(err, MOEC_E_NOMEM, "out of memory for a cubin of %zu bytes", bytes);
-    nvrtc->cubin(program, image);
+    (ptx ? nvrtc->ptx : nvrtc->cubin)(program, image);
     moec_status rc = moec_file_write(path, image, bytes, true, err);
     free(image);
     return rc;
@@ -92,7 +94,7 @@ static moec_status run(const moec_nvrtc *nvrtc, const moec_target *machine, cons
                        nvrtc->error_text(result), LOG_SHOWN, log ? log : "");
     if (!rc) rc = judge(log ? log : "", err);
     if (!rc) rc = moec_path(path, err, "%s/%s", dir, binary);
-    if (!rc) rc = write_cubin(nvrtc, program, path, err);
+    if (!rc) rc = write_image(nvrtc, program, strstr(machine->flags, "compute_") != NULL, path, err);
     free(log);
     nvrtc->destroy(&program);
     return rc;

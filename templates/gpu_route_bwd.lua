@@ -12,9 +12,9 @@ return {
                         { "PER_LANE", lib.ceil_div(r.spec.E, r.target.warp), "experts of a lane" } },
             flops = "T*E*12", bytes = "8*T*E+12*T*K",
             prose = {
-                "Lane k < K holds the token's k-th expert; the row of E logits is spread over the lanes. The gradient",
-                "to p of every expert is formed first (from the weights that came from p, and from the load-balance",
-                "loss), pulled back through softmax or sigmoid, and the z-loss term is added.",
+                "The row of E logits is spread over the lanes; lane k < K holds the k-th chosen expert and what its",
+                "logit gets through its weight. Differences are taken among the chosen only: a sum over all experts",
+                "would leave rounding noise where the true gradient is tiny.",
             },
         }
     end,
