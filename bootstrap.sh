@@ -28,6 +28,7 @@ missing() {
     have_library libjansson.a            || echo libjansson-dev
     have_header xxhash.h                 || echo libxxhash-dev
     have_compiler                        || echo clang-19
+    [ "$verb" != demo ] || [ -s build/demo/kjv.txt ] || have bible || echo bible-kjv
 }
 
 as_root() {
@@ -59,10 +60,11 @@ install_missing() {
 build() {
     install_missing
     if have ninja; then ninja=ninja; else ninja=samu; fi
-    "$ninja" "$@" || { say "the build failed; the command above shows where"; exit 1; }
+    "$ninja" || { say "the build failed; the command above shows where"; exit 1; }
 }
 
-case "${1:-}" in
+verb=${1:-}
+case $verb in
 build)
     build
     say "built build/moec; try: build/moec doctor"
@@ -74,7 +76,7 @@ test)
 demo)
     build
     shift
-    exec build/moec train examples/demo.lua "$@"
+    exec examples/demo.sh "$@"
     ;;
 *)
     sed -n '2,8s/^# \{0,1\}//p' "$0"
