@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "layer.h"
 #include "random.h"
 
 /* The oracle's longest loop in multiply-adds: larger cases get fewer tokens, unless T was asked for. */
@@ -24,6 +25,7 @@ typedef struct walk {
     const moec_spec *spec;
     const moec_verify_options *options;
     const moec_op *op; /* NULL: the whole layer */
+    moec_module *ready; /* with the default config, compiled with all others at once; or NULL */
     moec_module *module;
     char config[512];
 } walk;
@@ -113,7 +115,13 @@ static bool collect(void *user, const moec_config *config, const char *why) {
 
 static moec_status with_config(walk *w, const moec_config *config, moec_error *err) {
     moec_error why = {0};
-    moec_status rc = moec_module_create(w->device, w->op, w->spec, config, 0, &w->module, &why);
+    moec_status rc = MOEC_OK;
+    if (!config && w->ready) {
+        w->module = w->ready;
+        w->module->references++;
+    } else {
+        rc = moec_module_create(w->device, w->op, w->spec, config, 0, &w->module, &why);
+    }
     if (rc == MOEC_E_UNSUPPORTED) {
         report_skip(w, &why);
         return MOEC_OK;
@@ -140,11 +148,7 @@ static moec_status random_configs(walk *w, const moec_request *request, moec_err
 
 static moec_status verify_op(walk *w, moec_error *err) {
     moec_error why = {0};
-    moec_case probe = {.op = w->op, .spec = *w->spec, .seed = 1};
-    moec_pattern uniform;
-    MOEC_TRY(moec_pattern_parse("uniform", &uniform, err));
-    moec_status rc = moec_case_make(&probe, &uniform, &why);
-    moec_case_free(&probe);
+    moec_status rc = moec_case_applies(w->op, w->spec, &why);
     if (rc == MOEC_E_UNSUPPORTED) {
         report_skip(w, &why);
         return MOEC_OK;
@@ -161,37 +165,65 @@ static moec_status verify_op(walk *w, moec_error *err) {
     return w->options->random_configs && request.target ? random_configs(w, &request, err) : MOEC_OK;
 }
 
-/* Compiles everything at once, in parallel; an op without a template is found out later. */
-static void warm(moec_device *device, const moec_spec *spec, const char *only) {
+static bool in_layer(moec_op_id op, const moec_spec *spec) {
+    for (int i = 0; i < MOEC_L_COUNT; i++) {
+        const moec_layer_row *row = moec_layer_row_at((moec_layer_slot)i);
+        if (row->op == op && moec_layer_row_used(row, spec)) return true;
+    }
+    return false;
+}
+
+/* Is the op worth a kernel for this spec and these options? */
+static bool wanted(const moec_op *op, const moec_spec *spec, const moec_verify_options *o) {
+    if (o->op) return !strcmp(o->op, op->name);
+    return !o->layer_only || in_layer(op->id, spec);
+}
+
+/* Compiles everything at once, in parallel, into modules[op]. What cannot be made is NULL: the walk
+ * meets the reason when it comes to that op. */
+static void warm(moec_device *device, const moec_spec *spec, const moec_verify_options *o,
+                 moec_module *modules[MOEC_OP_COUNT]) {
     moec_request requests[MOEC_OP_COUNT];
-    moec_module *modules[MOEC_OP_COUNT];
+    moec_module *made[MOEC_OP_COUNT];
     moec_error ignored = {0};
-    int n = 0;
+    int n = 0, op_of[MOEC_OP_COUNT];
     if (!device->gen && moec_gen_new(&device->gen, &ignored)) return;
     for (int i = 0; i < MOEC_OP_COUNT; i++) {
         const moec_op *op = moec_op_get((moec_op_id)i);
-        if (only && strcmp(only, op->name)) continue;
         moec_request request = {.op = op, .spec = spec, .target = device->target};
-        if (moec_serving_target(device->gen, &request)) requests[n++] = request;
+        if (!wanted(op, spec, o) || !moec_serving_target(device->gen, &request)) continue;
+        if (moec_case_applies(op, spec, &ignored)) continue;
+        op_of[n] = i;
+        requests[n++] = request;
     }
-    if (moec_module_create_all(device, requests, n, modules, &ignored)) return;
-    for (int i = 0; i < n; i++) moec_module_free(device, modules[i]);
+    if (moec_module_create_all(device, requests, n, made, &ignored)) return;
+    for (int i = 0; i < n; i++) modules[op_of[i]] = made[i];
+}
+
+static moec_status each_op(moec_device *device, const moec_spec *spec, const moec_verify_options *o,
+                           moec_module *modules[MOEC_OP_COUNT], moec_error *err) {
+    for (int i = 0; i < MOEC_OP_COUNT; i++) {
+        walk w = {.device = device, .spec = spec, .options = o, .op = moec_op_get((moec_op_id)i),
+                  .ready = modules[i]};
+        if (!wanted(w.op, spec, o)) continue;
+        moec_status rc = verify_op(&w, err);
+        if (rc) return moec_context(err, rc, "verifying op %s", w.op->name);
+    }
+    return MOEC_OK;
 }
 
 moec_status moec_verify_spec(moec_device *device, const moec_spec *spec,
                              const moec_verify_options *options, moec_error *err) {
-    bool layer = !options->op || !strcmp(options->op, "layer");
-    if (!layer && !moec_op_find(options->op))
+    moec_module *modules[MOEC_OP_COUNT] = {NULL};
+    walk layer = {.device = device, .spec = spec, .options = options};
+    bool with_layer = !options->op || !strcmp(options->op, "layer");
+    if (!with_layer && !moec_op_find(options->op))
         return moec_fail(err, MOEC_E_SPEC, "there is no op named %s", options->op);
-    if (!options->config) warm(device, spec, options->op);
-    for (int i = 0; i < MOEC_OP_COUNT; i++) {
-        walk w = {.device = device, .spec = spec, .options = options, .op = moec_op_get((moec_op_id)i)};
-        if (options->op && strcmp(options->op, w.op->name)) continue;
-        moec_status rc = verify_op(&w, err);
-        if (rc) return moec_context(err, rc, "verifying op %s", w.op->name);
-    }
-    walk w = {.device = device, .spec = spec, .options = options};
-    return layer ? each_case(&w, err) : MOEC_OK;
+    if (!options->config) warm(device, spec, options, modules);
+    moec_status rc = each_op(device, spec, options, modules, err);
+    if (!rc && with_layer) rc = each_case(&layer, err);
+    for (int i = 0; i < MOEC_OP_COUNT; i++) moec_module_free(device, modules[i]);
+    return rc;
 }
 
 void moec_verify_command(const moec_verify_row *row, const char *device, char *buf, size_t bytes) {

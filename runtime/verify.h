@@ -30,6 +30,7 @@ typedef struct moec_verify_options {
     int variants;              /* how many variants of each case, from `variant` on */
     int variant;
     const char *config;        /* of `op`, NULL for the default */
+    bool layer_only;           /* the layer and its ops, not the dense helpers of the trainer */
     int random_configs;        /* beside the default, so many legal configs drawn from seed */
     void (*report)(void *user, const moec_verify_row *row);
     void *user;

@@ -397,15 +397,13 @@ static moec_status make_image(moec_case *c, int at, moec_error *err) {
 
 /* ---- the whole case ---- */
 
-static moec_status applies(const moec_case *c, moec_error *err) {
-    const char *keys = c->op->keys;
-    if (strstr(keys, "heads") && !c->spec.heads)
-        return moec_fail(err, MOEC_E_UNSUPPORTED, "op %s needs heads, kv and dim in the spec", c->op->name);
-    if ((keys[0] == 'V') && !c->spec.V)
-        return moec_fail(err, MOEC_E_UNSUPPORTED, "op %s needs V in the spec", c->op->name);
-    if (!strncmp(c->op->name, "db", 2) && !c->spec.bias)
-        return moec_fail(err, MOEC_E_UNSUPPORTED, "op %s needs bias=1 in the spec", c->op->name);
-    return MOEC_OK;
+moec_status moec_case_applies(const moec_op *op, const moec_spec *spec, moec_error *err) {
+    const char *needs = NULL;
+    if (strstr(op->keys, "heads") && !spec->heads) needs = "heads, kv and dim";
+    if (op->keys[0] == 'V' && !spec->V) needs = "V";
+    if (!strncmp(op->name, "db", 2) && !spec->bias) needs = "bias=1";
+    if (!needs) return MOEC_OK;
+    return moec_fail(err, MOEC_E_UNSUPPORTED, "op %s needs %s in the spec", op->name, needs);
 }
 
 static moec_status make_rooms(moec_case *c, const plan *p, const moec_sizes *sizes, moec_error *err) {
@@ -429,7 +427,7 @@ static moec_status make_rooms(moec_case *c, const plan *p, const moec_sizes *siz
 moec_status moec_case_make(moec_case *c, const moec_pattern *pattern, moec_error *err) {
     plan p;
     routing g = {0};
-    MOEC_TRY(applies(c, err));
+    MOEC_TRY(moec_case_applies(c->op, &c->spec, err));
     plan_variant(c, &p);
     c->N = c->T * 37;
     c->R = p.dense || (p.sorted && c->op->id != MOEC_OP_combine) ? c->T : c->T * c->spec.K;

@@ -30,6 +30,8 @@ typedef struct moec_case {
 /* Fills a case whose op, spec, T, seed and variant are set. E_UNSUPPORTED with the reason when the
  * spec has no such op (heads=0, V=0). */
 moec_status moec_case_make(moec_case *c, const moec_pattern *pattern, moec_error *err);
+/* OK, or E_UNSUPPORTED with the key that the spec lacks for this op. */
+moec_status moec_case_applies(const moec_op *op, const moec_spec *spec, moec_error *err);
 /* Runs the oracle: ref holds outputs and bounds for kernels of this target. */
 moec_status moec_case_solve(moec_case *c, const moec_target *target, moec_error *err);
 void moec_case_free(moec_case *c);
