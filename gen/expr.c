@@ -6,6 +6,7 @@
 #include "gen.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,7 +78,9 @@ static int64_t factor(parser *p) {
     char c = peek(p);
     if (isdigit((unsigned char)c)) {
         char *end;
+        errno = 0;
         int64_t v = strtoll(p->at, &end, 10);
+        if (errno) return fail(p, "the number is too large");
         p->at = end;
         return v;
     }
@@ -120,9 +123,11 @@ static int64_t sum(parser *p) {
     if (++p->depth > 64) return fail(p, "too deep");
     int64_t v = term(p);
     while (!p->rc) {
-        if (take(p, '+')) v += term(p);
-        else if (take(p, '-')) v -= term(p);
+        bool over = false;
+        if (take(p, '+')) over = __builtin_add_overflow(v, term(p), &v);
+        else if (take(p, '-')) over = __builtin_sub_overflow(v, term(p), &v);
         else break;
+        if (over) return fail(p, "overflow");
     }
     p->depth--;
     return v;
