@@ -74,6 +74,24 @@ T_CASE(the_shared_library_exports_the_header) {
     free(text);
     T_OK(checked > 12);
     T_OK(!strstr(symbols, " lua_"));
+}
+
+/* Built on Debian 12, the program runs on any distribution with glibc 2.36 or newer: it needs the C
+ * library and nothing else, and no symbol version above the one it was built with. */
+T_CASE(the_program_needs_only_the_c_library) {
+    static char dump[1 << 18];
+    moec_error err = {0};
+    const char *argv[] = {"objdump", "-p", "build/moec", NULL};
+    moec_process p = {.argv = argv, .limit_s = 30, .output = dump, .output_bytes = sizeof dump};
+    if (moec_process_run(&p, &err) || p.exit_code) T_SKIP("no objdump, or no program");
+    int needed = 0;
+    for (char *at = dump; (at = strstr(at, "NEEDED")); at++, needed++) {
+        char name[64];
+        if (sscanf(at, "NEEDED %63s", name) != 1) continue;
+        if (strcmp(name, "libc.so.6") && strcmp(name, "libm.so.6") && strncmp(name, "ld-linux", 8))
+            T_FAIL("build/moec needs %s", name);
+    }
+    T_OK(needed > 0);
     if (*dir) moec_dir_remove(dir);
 }
 
