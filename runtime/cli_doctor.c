@@ -115,8 +115,16 @@ static void check_nvrtc(doctor *d) {
     say(d, "NVRTC", "ok", detail, "");
 }
 
+static void check_hip(doctor *d) {
+    char id[MOEC_TOOLCHAIN_ID_BYTES];
+    moec_error err = {0};
+    const moec_toolchain *hip = moec_toolchain_find("hip");
+    if (!hip->identify(moec_target_find("gfx942"), id, &err)) say(d, "HIP compiler", "ok", id, "");
+    else say_error(d, "HIP compiler", &err, "no HIP kernel can be compiled");
+}
+
 static void (*const checks[])(doctor *) = {
-    check_machine, check_compiler, check_cuda, check_nvrtc, check_cache, check_targets,
+    check_machine, check_compiler, check_cuda, check_nvrtc, check_hip, check_cache, check_targets,
 };
 
 static moec_status run(cli_call *call, moec_error *err) {

@@ -7,6 +7,7 @@
 static const moec_toolchain *const rows[] = {
     &moec_cc_toolchain,
     &moec_nvrtc_toolchain,
+    &moec_hip_toolchain,
 };
 
 const moec_toolchain *moec_toolchain_find(const char *family) {

@@ -23,6 +23,7 @@ typedef struct moec_toolchain {
 
 extern const moec_toolchain moec_cc_toolchain; /* toolchain_cc.c */
 extern const moec_toolchain moec_nvrtc_toolchain; /* toolchain_nvrtc.c */
+extern const moec_toolchain moec_hip_toolchain; /* toolchain_hip.c */
 
 /* The family's toolchain; NULL when this build has none for it. */
 const moec_toolchain *moec_toolchain_find(const char *family);

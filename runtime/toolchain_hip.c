@@ -1,0 +1,61 @@
+/* The HIP family's toolchain: clang with the AMDGPU back end as a subprocess. No ROCm is needed: the
+ * emitted text includes nothing and links nothing.
+ *
+ * Choice: $MOEC_HIPCC, else clang-19 and newer, else ROCm's own clang. Code object version 5 is what
+ * ROCm 5.4 and later load. The raw code object is kept, without a bundle around it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "compiler.h"
+#include "fs.h"
+#include "subprocess.h"
+#include "toolchain.h"
+
+static const char base_flags[] = "-x hip --cuda-device-only --no-gpu-bundle-output -nogpuinc -nogpulib "
+                                 "-O3 -fno-math-errno -ffp-contract=fast -mcode-object-version=5 "
+                                 "-Wno-unused-function";
+
+static const char *const own[] = {"/opt/rocm/llvm/bin/clang", "/opt/rocm/lib/llvm/bin/clang"};
+
+static moec_status choose(char *command, size_t bytes, moec_error *err) {
+    const char *wanted = getenv("MOEC_HIPCC");
+    char path[MOEC_PATH_BYTES];
+    if (wanted && *wanted) {
+        snprintf(command, bytes, "%s", wanted);
+        if (moec_program_find(wanted, path)) return MOEC_OK;
+        moec_status rc = moec_fail(err, MOEC_E_TOOL, "MOEC_HIPCC=%s: no such compiler", wanted);
+        return moec_hint(err, rc, "set MOEC_HIPCC to a clang with the AMDGPU back end, or unset it");
+    }
+    snprintf(command, bytes, "clang-19");
+    if (moec_program_find(command, path)) return MOEC_OK;
+    if (compiler_newest("clang", 25, 17, command, bytes) && strcmp(command, "clang")) return MOEC_OK;
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        snprintf(command, bytes, "%s", own[i]);
+        if (moec_program_find(command, path)) return MOEC_OK;
+    }
+    moec_status rc = moec_fail(err, MOEC_E_TOOL, "no clang that knows gfx942 was found (looked for "
+                               "clang-17 to clang-25 in PATH and for ROCm's under /opt/rocm)");
+    return moec_hint(err, rc, "apt install clang-19, or set MOEC_HIPCC");
+}
+
+static moec_status identify(const moec_target *machine, char id[MOEC_TOOLCHAIN_ID_BYTES],
+                            moec_error *err) {
+    char command[512], version[256];
+    MOEC_TRY(choose(command, sizeof command, err));
+    MOEC_TRY(compiler_version(command, version, sizeof version, err));
+    snprintf(id, MOEC_TOOLCHAIN_ID_BYTES, "%s (%s) %s %s", command, version, base_flags, machine->flags);
+    return MOEC_OK;
+}
+
+static moec_status compile(const moec_target *machine, const char *dir, const char *source,
+                           const char *binary, moec_error *err) {
+    char program[512], command[COMPILER_WORD_BYTES];
+    MOEC_TRY(choose(program, sizeof program, err));
+    snprintf(command, sizeof command, "%s %s %s -c", program, base_flags, machine->flags);
+    return compiler_run(command, dir, source, binary, err);
+}
+
+const moec_toolchain moec_hip_toolchain = {
+    .family = "hip", .suffix = ".co", .identify = identify, .compile = compile,
+};
