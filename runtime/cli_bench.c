@@ -1,0 +1,154 @@
+/* moec bench: a table of times, ratios to ceilings, and ratios to other libraries. */
+#include "cli.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "bench.h"
+
+/* ---- text ---- */
+
+static void print_ratio(const char *format, double value, const char *none) {
+    if (value > 0) printf(format, value);
+    else printf("%s", none);
+}
+
+static void print_head(const moec_bench *b, const moec_spec *spec) {
+    printf("rows %" PRId64 ", fullest expert %" PRId64 ", experts with rows %" PRId64 " of %" PRId64
+           ", weights in turn %d\n", b->rows, b->most_rows, b->experts_used, spec->E, b->sets);
+    if (b->copy > 0) printf("copy ceiling %.1f GB/s (read + written)\n", b->copy * 1e-9);
+    if (*b->unit) printf("compute ceiling: %s, all workers, measured beside every run\n", b->unit);
+    for (int i = 0; i < MOEC_BENCH_PEERS && b->peer[i]; i++)
+        printf("%s %s\n", b->peer[i]->name, b->peer_note[i]);
+    printf("\n%-11s %9s %9s %8s %7s %7s %7s", "kernel", "ms", "TFLOP/s", "GB/s", "% peak", "% copy", "% bound");
+    for (int i = 0; i < MOEC_BENCH_PEERS && b->peer[i]; i++)
+        if (b->peer_there[i]) printf(" %9s ms %6s", b->peer[i]->name, "ratio");
+    printf("  %s\n", "config");
+}
+
+static void print_row(const moec_bench *b, const moec_bench_row *r, const char *target) {
+    double seconds = r->ms * 1e-3;
+    printf("%-11s %9.3f ", r->name, r->ms);
+    print_ratio("%9.3f ", r->flops / seconds * 1e-12, "        - ");
+    print_ratio("%8.1f ", r->bytes / seconds * 1e-9, "       - ");
+    print_ratio("%7.1f ", r->peak > 0 ? 100 * r->flops / seconds / r->peak : 0, "      - ");
+    print_ratio("%7.1f ", b->copy > 0 ? 100 * r->bytes / seconds / b->copy : 0, "      - ");
+    print_ratio("%7.1f", 100 * r->bound_ms / r->ms, "      -");
+    for (int i = 0; i < MOEC_BENCH_PEERS && b->peer[i]; i++) {
+        if (!b->peer_there[i]) continue;
+        if (r->peer_ms[i] > 0) printf(" %12.3f %5.2fx", r->peer_ms[i], r->peer_ms[i] / r->ms);
+        else printf(" %12s %6s", "-", "-");
+    }
+    if (strcmp(r->target, target)) printf("  %s", r->target);
+    printf("  %s\n", r->config);
+}
+
+static void print_layer(const moec_bench_layer *l) {
+    double ms = l->forward_ms + l->backward_ms;
+    printf("\nlayer: forward %.3f ms, backward %.3f ms, together %.3f ms", l->forward_ms, l->backward_ms, ms);
+    if (l->flops > 0) printf(", %.3f TFLOP/s", l->flops / ms * 1e-9);
+    printf("\n");
+    if (l->kernels_ms > 0) printf("sum of its kernels %.3f ms\n", l->kernels_ms);
+    if (l->bound_ms > 0)
+        printf("bound %.3f ms (each kernel at the nearer of its two ceilings): the layer reaches %.1f %%\n",
+               l->bound_ms, 100 * l->bound_ms / ms);
+    printf("saved %.1f MiB, workspace %.1f MiB\n", (double)l->saved_bytes / 1048576,
+           (double)l->workspace_bytes / 1048576);
+}
+
+/* ---- JSON ---- */
+
+static json_t *row_json(const moec_bench *b, const moec_bench_row *r) {
+    json_t *o = json_pack("{s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "kernel", r->name,
+                          "target", r->target, "config", r->config, "runs", r->runs, "ms", r->ms, "low_ms",
+                          r->low_ms, "high_ms", r->high_ms, "flops", r->flops, "bytes", r->bytes,
+                          "peak_flops", r->peak, "bound_ms", r->bound_ms);
+    json_t *peers = json_object();
+    for (int i = 0; i < MOEC_BENCH_PEERS && b->peer[i]; i++)
+        if (r->peer_ms[i] > 0) json_object_set_new(peers, b->peer[i]->name, json_real(r->peer_ms[i]));
+    json_object_set_new(o, "peer_ms", peers);
+    return o;
+}
+
+static void print_json(const moec_bench *b, json_t *object) {
+    json_t *rows = json_array(), *peers = json_object();
+    const moec_bench_layer *l = &b->layer;
+    for (int i = 0; i < b->count; i++) json_array_append_new(rows, row_json(b, &b->row[i]));
+    for (int i = 0; i < MOEC_BENCH_PEERS && b->peer[i]; i++)
+        json_object_set_new(peers, b->peer[i]->name, json_string(b->peer_note[i]));
+    json_object_set_new(object, "rows_routed", json_integer(b->rows));
+    json_object_set_new(object, "rows_fullest", json_integer(b->most_rows));
+    json_object_set_new(object, "compute_unit", json_string(b->unit));
+    json_object_set_new(object, "copy_bytes", json_real(b->copy));
+    json_object_set_new(object, "peers", peers);
+    json_object_set_new(object, "kernels", rows);
+    if (l->measured)
+        json_object_set_new(object, "layer", json_pack("{s:f, s:f, s:f, s:f, s:f, s:I, s:I}", "forward_ms",
+                            l->forward_ms, "backward_ms", l->backward_ms, "flops", l->flops, "kernels_ms",
+                            l->kernels_ms, "bound_ms", l->bound_ms, "saved_bytes", (json_int_t)l->saved_bytes,
+                            "workspace_bytes", (json_int_t)l->workspace_bytes));
+    cli_print_json(object);
+}
+
+/* ---- the verb ---- */
+
+static void step(void *user, const char *now) { cli_progress_step(user, now); }
+
+static int64_t count_rows(const moec_spec *spec, const char *ops) {
+    int64_t n = 1;
+    for (moec_layer_slot i = 0; i < MOEC_L_COUNT && !ops; i++)
+        n += moec_layer_row_used(moec_layer_row_at(i), spec);
+    for (const char *at = ops; at && (at = strchr(at, ',')); at++) n++;
+    return n;
+}
+
+static moec_status run(cli_call *call, moec_error *err) {
+    static moec_bench bench;
+    moec_spec spec;
+    moec_device *device;
+    const char *ops = cli_text(call, "op");
+    MOEC_TRY(cli_spec(call, 0, &spec, err));
+    MOEC_TRY(cli_device(call, &device, err));
+    cli_progress progress = {.what = "bench", .total = count_rows(&spec, ops)};
+    moec_bench_options options = {
+        .tokens = cli_int(call, "tokens"), .routing = cli_text(call, "routing"),
+        .seed = (uint64_t)cli_int(call, "seed"), .repeat = (int)cli_int(call, "repeat"),
+        .sets = (int)cli_int(call, "sets"), .ops = ops, .peers = !cli_flag(call, "no-peers"),
+        .plan = cli_text(call, "plan"), .progress = step, .user = &progress,
+    };
+    const char *target = moec_device_target(device);
+    cli_settings(call, &spec, target);
+    moec_status rc = moec_bench_run(device, &spec, &options, &bench, err);
+    cli_progress_end(&progress);
+    if (!rc && call->json) {
+        print_json(&bench, cli_settings_json(call, &spec, target));
+    } else if (!rc) {
+        print_head(&bench, &spec);
+        for (int i = 0; i < bench.count; i++) print_row(&bench, &bench.row[i], target);
+        if (bench.layer.measured) print_layer(&bench.layer);
+    }
+    moec_device_close(device);
+    return rc;
+}
+
+static const cli_option options[] = {
+    {"op",       0, CLI_TEXT, "NAMES", NULL, "rows of the layer or ops to time, separated by commas; \"layer\" is the whole"},
+    {"repeat",   0, CLI_INT,  "N",     "20", "timed runs of each at most; slow ones get fewer"},
+    {"sets",     0, CLI_INT,  "N",     "0",  "sets of weights used in turn: 1 is warm, 0 enough to pass the caches"},
+    {"plan",     0, CLI_TEXT, "FILE",  NULL, "configs of the kernels, as moec tune writes them"},
+    {"no-peers", 0, CLI_FLAG, "",      NULL, "do not time other libraries"},
+    {NULL, 0, CLI_FLAG, NULL, NULL, NULL},
+};
+
+const cli_verb cli_bench_verb = {
+    .name = "bench",
+    .summary = "times kernels and the whole layer, beside ceilings and other libraries",
+    .operands = "SPEC",
+    .common = "target threads tokens routing seed",
+    .options = options,
+    .examples = {"moec bench E=64 K=6 H=2048 F=1408 --tokens 4096",
+                 "moec bench E=8 K=2 H=2048 F=768 -t cpu-avx512 --threads 1 --op up,down --sets 1",
+                 "moec bench E=1 H=2048 F=2048 --op linear,linear_dx,linear_dw --json", NULL},
+    .run = run,
+};
