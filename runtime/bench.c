@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bench_data.h"
 #include "bench_layer.h"
@@ -15,6 +16,7 @@
 
 enum { MOST_RUNS = 256, FEWEST_RUNS = 3 };
 static const double row_seconds = 4, gpu_sample_seconds = 2e-3;
+static const long spin_nanoseconds = 25000000;
 
 /* ---- statistics ---- */
 
@@ -148,9 +150,19 @@ static moec_status rival_open(subject *s, rival *r, bool *takes, moec_error *err
     return MOEC_OK;
 }
 
-static moec_status rival_sample(rival *r, int turn, double *seconds, moec_error *err) {
+static moec_status rival_run(rival *r, int turn, moec_error *err) {
+    return r->peer->run(r->plan, r->left->at[0], r->right->at[turn % r->right->sets], r->out, err);
+}
+
+/* A peer has worker threads of its own. Idle ones of whoever ran before spin for some milliseconds:
+ * they get time to fall asleep, then an untimed run wakes the peer's. */
+static moec_status rival_sample(rival *r, int threads, int turn, double *seconds, moec_error *err) {
+    if (threads > 1) {
+        nanosleep(&(struct timespec){.tv_nsec = spin_nanoseconds}, NULL);
+        MOEC_TRY(rival_run(r, turn + 1, err));
+    }
     double start = moec_seconds();
-    MOEC_TRY(r->peer->run(r->plan, r->left->at[0], r->right->at[turn % r->right->sets], r->out, err));
+    MOEC_TRY(rival_run(r, turn, err));
     *seconds = moec_seconds() - start;
     return MOEC_OK;
 }
@@ -176,11 +188,14 @@ typedef struct times { double own[MOST_RUNS], peak[MOST_RUNS], peer[MOEC_BENCH_P
 
 static moec_status one_round(subject *s, const moec_ceiling_ops *ceiling, moec_bench *bench, rival *rivals,
                              int count, times *t, int at, moec_error *err) {
+    bool peers = false;
+    for (int i = 0; i < count; i++) peers |= rivals[i].plan != NULL;
+    if (peers && s->data->device->threads > 1) nanosleep(&(struct timespec){.tv_nsec = spin_nanoseconds}, NULL);
     if (ceiling && ceiling->compute)
         MOEC_TRY(ceiling->compute(s->data->device, s->spec.dtype, &t->peak[at], bench->unit, err));
     MOEC_TRY(sample(s, &t->own[at], err));
     for (int i = 0; i < count; i++)
-        if (rivals[i].plan) MOEC_TRY(rival_sample(&rivals[i], s->turn, &t->peer[i][at], err));
+        if (rivals[i].plan) MOEC_TRY(rival_sample(&rivals[i], s->data->device->threads, s->turn, &t->peer[i][at], err));
     return MOEC_OK;
 }
 

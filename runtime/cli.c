@@ -16,6 +16,7 @@
     X(spec)      \
     X(gen)       \
     X(verify)    \
+    X(bench)     \
     X(train)     \
     X(report)    \
     X(ckpt)

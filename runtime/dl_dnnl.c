@@ -11,8 +11,6 @@
 
 #include "peer.h"
 
-void omp_set_num_threads(int threads); /* oneDNN runs on the process's OpenMP */
-
 enum { KIND_CPU = 1, TYPE_BF16 = 2, TYPE_F32 = 3, TAG_ANY = 1, QUERY_WEIGHTS_MD = 131,
        ARG_SRC = 1, ARG_DST = 17, ARG_WEIGHTS = 33, IN_ORDER = 1 };
 enum { DESC_BYTES = 8192, MOST_DIMS = 12 }; /* above sizeof(dnnl_memory_desc_t), dnnl_matmul_desc_t */
@@ -55,6 +53,7 @@ static struct {
 #define X(name, type, params, v2, v3) type (*name) params;
     FUNCTIONS(X)
 #undef X
+    void (*set_threads)(int threads); /* of the OpenMP runtime that oneDNN came with, not moec's */
     void *engine, *stream;
     int major;
 } dnnl;
@@ -73,6 +72,8 @@ static moec_status bind(void *library) {
         return moec_fail(&reason, MOEC_E_TOOL, "oneDNN lacks the function dnnl_" #name);
     FUNCTIONS(X)
 #undef X
+    *(void **)(void *)&dnnl.set_threads = dlsym(library, "omp_set_num_threads");
+    if (!dnnl.set_threads) return moec_fail(&reason, MOEC_E_TOOL, "this oneDNN does not run on OpenMP");
     if (dnnl.engine_create(&dnnl.engine, KIND_CPU, 0) ||
         dnnl.stream_create(&dnnl.stream, dnnl.engine, IN_ORDER))
         return moec_fail(&reason, MOEC_E_TOOL, "oneDNN cannot make a CPU engine");
@@ -196,7 +197,7 @@ static moec_status dnnl_plan(const moec_peer_gemm *gemm, void **out, moec_error 
         return moec_fail(err, MOEC_E_NOMEM, "out of memory: plan of oneDNN");
     }
     p->gemm = *gemm;
-    omp_set_num_threads(gemm->threads);
+    dnnl.set_threads(gemm->threads);
     for (int i = 0; i < gemm->groups; i++) {
         int64_t m = gemm->offsets[i + 1] - gemm->offsets[i];
         if (m && plan_group(p, &p->products[i], m)) {
@@ -218,7 +219,7 @@ static moec_status dnnl_run(void *data, const void *left, const void *right, voi
     const moec_peer_gemm *g = &p->gemm;
     bool reduce = g->kind == MOEC_PEER_TN;
     int64_t bytes = g->dtype == MOEC_BF16 ? 2 : 4;
-    omp_set_num_threads(g->threads);
+    dnnl.set_threads(g->threads);
     for (int i = 0; i < g->groups; i++) {
         product *q = &p->products[i];
         int64_t first = g->offsets[i];
