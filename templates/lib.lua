@@ -50,6 +50,19 @@ function lib.cpu_row(target, length, name)
     return row
 end
 
+-- Lines of C that store LANES elements around the caches, for rows of whole vectors; nil elsewhere.
+function lib.cpu_stream(target, type, length)
+    local lanes = lib.lanes(target)
+    if lanes == 1 or length % lanes ~= 0 then return nil end
+    if type == "f32" then
+        return { "INLINE void stream_f32(float *p, vf v) { // vmovntps: whole lines, not kept in cache",
+                 '    __asm__ volatile("vmovntps %1, %0" : "=m"(*(vf_mem *)p) : "v"(v));', "}" }
+    end
+    return { "INLINE void stream_bf16(bf16 *p, vf v) { // vmovntdq: whole lines, not kept in cache",
+             "    vh h;", "    store_bf16((bf16 *)&h, v);",
+             '    __asm__ volatile("vmovntdq %1, %0" : "=m"(*(vh_mem *)p) : "x"(h));', "}" }
+end
+
 -- A number as a C float constant.
 function lib.c_float(x)
     local text = ("%.9g"):format(x)
