@@ -243,10 +243,12 @@ void lds_carry_over(struct group *g)
 
 // ---- definedness and allocation ----
 
-void need_defined(struct wave *w, const struct operand *o, u64 lanes, const char *what)
+// Reports and returns the lanes of `lanes` in which the operand is undefined (all for a scalar).
+u64 need_defined(struct wave *w, const struct operand *o, u64 lanes, const char *what)
 {
+    u64 all = 0;
     if (o->kind != O_REG)
-        return;
+        return 0;
     for (u32 i = 0; i < o->n; i++) {
         u32 r = o->reg + i;
         u64 un = r >= REG_V ? w->vu[r - REG_V] & lanes : w->su[r];
@@ -256,8 +258,9 @@ void need_defined(struct wave *w, const struct operand *o, u64 lanes, const char
         register_name(r, name, sizeof name);
         report(w, GCN_UNDEFINED, r >= REG_V ? __builtin_ctzll(un) : -1, "%s: %s is undefined",
                what, name);
-        return;
+        all |= r >= REG_V ? un : ~(u64)0;
     }
+    return all;
 }
 
 static void check_list(struct wave *w, const struct regs *list, int n)

@@ -264,7 +264,7 @@ void wait_vm(struct wave *w, int count);
 void wait_lgkm(struct wave *w, int count);
 void lds_touch(struct wave *w, u32 at, u32 bytes, int how, int lane);
 void lds_carry_over(struct group *g);
-void need_defined(struct wave *w, const struct operand *o, u64 lanes, const char *what);
+u64 need_defined(struct wave *w, const struct operand *o, u64 lanes, const char *what);
 enum { LDS_READ, LDS_WRITE, LDS_ATOMIC };
 // hazard.c
 void check_wait_states(struct wave *w, const struct inst *in);

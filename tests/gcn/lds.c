@@ -74,7 +74,7 @@ void x_ds(struct wave *w, const struct inst *in)
     u64 lanes = exec_of(w);
     u32 addr_row = m->addr.reg - REG_V, addr[LANES], words = (m->bytes + 3u) / 4;
     u32 align = m->action == MEM_ATOMIC || m->bytes < 4 ? m->bytes : 4;
-    need_defined(w, &m->addr, lanes, "LDS address");
+    u64 lost = need_defined(w, &m->addr, lanes, "LDS address");
     if (m->action == MEM_ATOMIC)
         need_defined(w, &m->data, lanes, "atomic operand");
     memcpy(addr, w->v[addr_row], sizeof addr); // the result may overwrite it
@@ -91,6 +91,12 @@ void x_ds(struct wave *w, const struct inst *in)
             p->lds_addr[s][l] = at;
             if (!(lanes >> l & 1))
                 continue;
+            if (lost >> l & 1) {
+                if (m->dst.kind == O_REG)
+                    load_lane(w, m, m->dst.reg - REG_V + s * words, l, nothing, all_undefined);
+                p->lanes &= ~((u64)1 << l);
+                continue;
+            }
             if (at & (align - 1))
                 report(w, GCN_MISALIGNED, l, "LDS address %u for %u-byte elements", at, align);
             if (m->action == MEM_LOAD)

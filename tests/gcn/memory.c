@@ -266,10 +266,10 @@ static const u8 all_undefined[16] = {255, 255, 255, 255, 255, 255, 255, 255,
                                      255, 255, 255, 255, 255, 255, 255, 255};
 static const u8 zeros[16];
 
-static void load(struct wave *w, const struct inst *in, int l)
+static void load(struct wave *w, const struct inst *in, int l, bool known)
 {
-    struct target t = resolve(w, in, l);
-    const u8 *p = bytes_at(w, in, t, false, l);
+    struct target t = known ? resolve(w, in, l) : (struct target){TO_GLOBAL, 0};
+    const u8 *p = known ? bytes_at(w, in, t, false, l) : NULL;
     u32 row = in->mem.dst.reg - REG_V;
     if (p)
         load_lane(w, &in->mem, row, l, p, t.kind == TO_LDS ? w->g->lds_undef + t.at : NULL);
@@ -340,22 +340,26 @@ static void lds_dma(struct wave *w, const struct inst *in, u64 lanes, struct pen
 void x_vmem(struct wave *w, const struct inst *in)
 {
     const struct mem *m = &in->mem;
-    u64 lanes = exec_of(w);
+    u64 lanes = exec_of(w), lost = 0; // lost: lanes whose address means nothing
     if (lanes && m->action != MEM_CACHE) {
-        need_defined(w, &m->addr, lanes, "address");
-        need_defined(w, &m->base, 1, "base address");
-        need_defined(w, &m->soffset, 1, "offset");
-        if (m->action == MEM_ATOMIC) {
-            struct operand data = m->data;
-            need_defined(w, &data, lanes, "atomic operand");
-        }
+        lost |= need_defined(w, &m->addr, lanes, "address");
+        lost |= need_defined(w, &m->base, 1, "base address");
+        lost |= need_defined(w, &m->soffset, 1, "offset");
+        if (m->action == MEM_ATOMIC)
+            need_defined(w, &m->data, lanes, "atomic operand");
     }
     struct pending *p = pend_vm(w, in);
-    for (int l = 0; l < LANES && m->action != MEM_CACHE && m->action != MEM_LDS_DMA; l++)
-        if (lanes >> l & 1)
-            (m->action == MEM_LOAD ? load : m->action == MEM_STORE ? store : atomic)(w, in, l);
+    for (int l = 0; l < LANES && m->action < MEM_LDS_DMA; l++) {
+        bool known = !(lost >> l & 1);
+        if (!(lanes >> l & 1))
+            continue;
+        if (m->action == MEM_LOAD)
+            load(w, in, l, known);
+        else if (known)
+            (m->action == MEM_STORE ? store : atomic)(w, in, l);
+    }
     if (m->action == MEM_LDS_DMA)
-        lds_dma(w, in, lanes, p);
+        lds_dma(w, in, lanes & ~lost, p);
     pend_writes(w, p, m->dst, true);
     if (m->space == SP_FLAT) {
         p->flat = true;
@@ -369,16 +373,19 @@ void x_vmem(struct wave *w, const struct inst *in)
 
 // ---- scalar loads ----
 
-static void scalar_load(struct wave *w, const struct inst *in, u64 va, const bool *dropped)
+// `dropped` says which dwords lie outside a buffer resource and read 0.
+static void scalar_load(struct wave *w, const struct inst *in, u64 va, const bool *dropped,
+                        bool known)
 {
     const struct operand *d = &in->o[0];
     for (u32 i = 0; i < d->n; i++) {
-        u8 *p = dropped && dropped[i] ? NULL : global_at(w, va + 4 * i, 4, false, -1);
+        bool none = dropped && dropped[i];
+        u8 *p = none || !known ? NULL : global_at(w, va + 4 * i, 4, false, -1);
         u32 x = 0;
         if (p)
             memcpy(&x, p, 4);
         w->s[d->reg + i] = x;
-        w->su[d->reg + i] = p || (dropped && dropped[i]) ? 0 : ~0u;
+        w->su[d->reg + i] = p || (none && known) ? 0 : ~0u;
     }
     struct pending *p = pend_lgkm(w, in);
     p->smem = true;
@@ -388,17 +395,17 @@ static void scalar_load(struct wave *w, const struct inst *in, u64 va, const boo
 
 void x_smem(struct wave *w, const struct inst *in)
 {
-    need_defined(w, &in->o[1], 1, "base address");
-    need_defined(w, &in->o[2], 1, "offset");
+    u64 lost = need_defined(w, &in->o[1], 1, "base address") |
+               need_defined(w, &in->o[2], 1, "offset");
     u64 off = in->o[2].kind == O_CONST ? in->o[2].value : scalar(w, &in->o[2]);
     u64 va = s64(w, in->o[1].reg) + off + (u64)(i64)in->mem.offset;
-    scalar_load(w, in, va & ~(u64)3, NULL);
+    scalar_load(w, in, va & ~(u64)3, NULL, !lost);
 }
 
 void x_sbuffer(struct wave *w, const struct inst *in)
 {
-    need_defined(w, &in->o[1], 1, "resource");
-    need_defined(w, &in->o[2], 1, "offset");
+    u64 lost = need_defined(w, &in->o[1], 1, "resource") |
+               need_defined(w, &in->o[2], 1, "offset");
     const u32 *r = &w->s[in->o[1].reg];
     u64 base = r[0] | (u64)(r[1] & 0xffff) << 32, stride = r[1] >> 16 & 0x3fff;
     u64 limit = stride ? stride * r[2] : r[2];
@@ -406,5 +413,5 @@ void x_sbuffer(struct wave *w, const struct inst *in)
     bool dropped[16];
     for (u32 i = 0; i < 16; i++)
         dropped[i] = off + 4 * i + 4 > limit;
-    scalar_load(w, in, base + off, dropped);
+    scalar_load(w, in, base + off, dropped, !lost);
 }
