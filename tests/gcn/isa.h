@@ -38,7 +38,8 @@ enum type { T_B32, T_F32, T_B16, T_F16, T_B64, T_F64 };
 
 // How undefined bits travel through a lane function. U_MOVE + a mask of data operands: the
 // function only moves bits of those, so applying it to their shadows gives the result's shadow.
-enum undef { U_ANY, U_AND, U_OR, U_BITS, U_AND_OR, U_MOVE = 8 };
+// U_CARRY: sums and products, where a bit depends on the bits at and below its place.
+enum undef { U_ANY, U_AND, U_OR, U_BITS, U_AND_OR, U_CARRY, U_MOVE = 8 };
 
 enum op_flag {
     OF_TRANS = 1,     // transcendental unit
@@ -328,6 +329,12 @@ static inline u64 as_u64(double f)
 static inline bool is_vector(const struct operand *o)
 {
     return o->kind == O_REG && o->reg >= REG_V;
+}
+
+// The lowest set bit and all above it.
+static inline u64 from_lowest(u64 x)
+{
+    return x | (0 - x);
 }
 
 // Half precision by integer steps: exact on the way up, round to nearest even on the way down.

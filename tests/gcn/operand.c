@@ -222,6 +222,7 @@ static u64 undefined_result(const struct op *op, const struct value *s, int ns, 
         case U_OR: out[l] = (ua | ub) & (ua | ~a) & (ub | ~b); break;
         case U_BITS: out[l] = ua | ub | u[2][l]; break;
         case U_AND_OR: out[l] = and | u[2][l]; break;
+        case U_CARRY: out[l] = (u32)from_lowest(ua | ub | u[2][l]); break;
         }
         sum |= (u64)(out[l] != 0) << l;
     }
@@ -294,7 +295,10 @@ static u64 undefined_result64(const struct op *op, u64 s[3][LANES], u64 u[3][LAN
             out[l] = u[0][l] ? ~(u64)0 : out[l];
     } else
         for (int l = 0; l < LANES; l++)
-            out[l] = op->undef == U_BITS ? all[l] : all[l] ? ~(u64)0 : 0;
+            out[l] = op->undef == U_BITS    ? all[l]
+                     : op->undef == U_CARRY ? from_lowest(all[l])
+                     : all[l]               ? ~(u64)0
+                                            : 0;
     for (int l = 0; l < LANES; l++)
         sum |= (u64)(out[l] != 0) << l;
     return sum;

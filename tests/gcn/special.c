@@ -127,13 +127,15 @@ static double div_scale_d(double a, double b, double c, bool *flag)
     return ec <= 53 ? ldexp(a, 128) : a;
 }
 
-// Sources of one or two dwords as 64-bit words.
-static u64 wide_source(struct wave *w, const struct inst *in, int i, u64 *r)
+// Sources of one or two dwords as 64-bit words. Returns the lanes with undefined bits, and which
+// of them have such bits in the low dword.
+static u64 wide_source(struct wave *w, const struct inst *in, int i, u64 *r, u64 *low)
 {
     u32 t[LANES], ut[LANES];
     const struct operand *o = &in->o[i];
     struct value x = src32(w, in, i, 0, t, ut);
     u64 un = x.un;
+    *low |= x.un;
     for (int l = 0; l < LANES; l++)
         r[l] = x.x[l];
     if (o->n != 2 && !(o->kind == O_CONST && (in->op->type == T_F64 || in->op->type == T_B64)))
@@ -143,23 +145,23 @@ static u64 wide_source(struct wave *w, const struct inst *in, int i, u64 *r)
         r[l] |= (u64)x.x[l] << 32;
     return un | x.un;
 }
-static void put_wide(struct wave *w, const struct inst *in, const u64 *r, u64 un)
+static void put_wide(struct wave *w, const struct inst *in, const u64 *r, u64 un, u64 low)
 {
     u32 t[LANES], ut[LANES];
-    spread(un, ut);
     for (u32 part = 0; part < in->o[0].n; part++) {
+        spread(part ? un : low, ut);
         for (int l = 0; l < LANES; l++)
             t[l] = (u32)(r[l] >> 32 * part);
-        put32(w, in, in->o[0].reg - REG_V + part, t, un, ut);
+        put32(w, in, in->o[0].reg - REG_V + part, t, part ? un : low, ut);
     }
 }
 
 // dst, mask, a, b, c
 void x_div_scale(struct wave *w, const struct inst *in)
 {
-    u64 s[3][LANES], r[LANES], un = 0, mask = 0;
+    u64 s[3][LANES], r[LANES], un = 0, low = 0, mask = 0;
     for (int i = 0; i < 3; i++)
-        un |= wide_source(w, in, 2 + i, s[i]);
+        un |= wide_source(w, in, 2 + i, s[i], &low);
     for (int l = 0; l < LANES; l++) {
         bool flag;
         if (in->op->type == T_F64)
@@ -170,16 +172,16 @@ void x_div_scale(struct wave *w, const struct inst *in)
         mask |= (u64)flag << l;
     }
     set_mask(w, &in->o[1], mask, un);
-    put_wide(w, in, r, un);
+    put_wide(w, in, r, un, un);
 }
 
 // a * b + c, scaled up where vcc says that v_div_scale scaled down
 void x_div_fmas(struct wave *w, const struct inst *in)
 {
     static const struct operand vcc = {.kind = O_REG, .n = 2, .reg = REG_VCC};
-    u64 s[3][LANES], r[LANES], un, mask = get_mask(w, &vcc, &un);
+    u64 s[3][LANES], r[LANES], un, low = 0, mask = get_mask(w, &vcc, &un);
     for (int i = 0; i < 3; i++)
-        un |= wide_source(w, in, 1 + i, s[i]);
+        un |= wide_source(w, in, 1 + i, s[i], &low);
     for (int l = 0; l < LANES; l++) {
         bool up = mask >> l & 1;
         if (in->op->type == T_F64) {
@@ -190,21 +192,22 @@ void x_div_fmas(struct wave *w, const struct inst *in)
             r[l] = as_u32(up ? ldexpf(f, 32) : f);
         }
     }
-    put_wide(w, in, r, un);
+    put_wide(w, in, r, un, un);
 }
 
 // dst pair, carry out, a, b, c pair: a * b + c at 64 bits, signed when param is set
 void x_mad64(struct wave *w, const struct inst *in)
 {
-    u64 a[LANES], b[LANES], c[LANES], r[LANES], carry = 0;
-    u64 un = wide_source(w, in, 2, a) | wide_source(w, in, 3, b) | wide_source(w, in, 4, c);
+    u64 a[LANES], b[LANES], c[LANES], r[LANES], carry = 0, low = 0;
+    u64 un = wide_source(w, in, 2, a, &low) | wide_source(w, in, 3, b, &low) |
+             wide_source(w, in, 4, c, &low);
     for (int l = 0; l < LANES; l++) {
         u64 p = in->op->param ? (u64)((i64)(i32)a[l] * (i32)b[l]) : (u64)(u32)a[l] * (u32)b[l];
         r[l] = p + c[l];
         carry |= (u64)(r[l] < p) << l;
     }
     set_mask(w, &in->o[1], carry, un);
-    put_wide(w, in, r, un);
+    put_wide(w, in, r, un, low); // carries only go up
 }
 
 // v_fma_mix_f32 / mixlo / mixhi: op_sel_hi says that a source is half precision, op_sel which
