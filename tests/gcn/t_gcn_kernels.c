@@ -115,22 +115,20 @@ static void planted(const char *bug)
 {
     if (tool_missing())
         T_SKIP("clang-19 not found");
-    for (int a = 0; a < 2; a++)
-        for (int v = 0; v < NVARIANTS; v += 2) {
-            char define[200];
-            snprintf(define, sizeof define, "%s#define %s 1\n", variants[v].define, bug);
-            gcn_object *o = build(define, archs[a]);
-            T_NEED(o);
-            job j;
-            size_t findings;
-            job_make(0, &j);
-            long wrong = run_job(o, &j, 0, &findings, NULL);
-            printf("# %s on %s: %ld wrong results, %zu findings\n", bug, archs[a], wrong,
-                   findings);
-            T_OK(wrong || findings);
-            job_free(&j);
-            gcn_close(o);
-        }
+    for (int a = 0; a < 2; a++) { // 16x16 on gfx90a, 32x32 on gfx942
+        char define[200];
+        snprintf(define, sizeof define, "%s#define %s 1\n", variants[2 * a].define, bug);
+        gcn_object *o = build(define, archs[a]);
+        T_NEED(o);
+        job j;
+        size_t findings;
+        job_make(0, &j);
+        long wrong = run_job(o, &j, 0, &findings, NULL);
+        printf("# %s on %s: %ld wrong results, %zu findings\n", bug, archs[a], wrong, findings);
+        T_OK(wrong || findings);
+        job_free(&j);
+        gcn_close(o);
+    }
 }
 T_CASE(wrong_lane_map_is_caught) { planted("BUG_LANE"); }
 T_CASE(off_by_one_tail_is_caught) { planted("BUG_TAIL"); }
