@@ -3,7 +3,8 @@
 -- (descriptors, templates) runs inside, with `safe` as its whole world.
 --
 -- Descriptor (templates/NAME.lua returns one table):
---   ops, targets   which (op, target) pairs NAME.tmpl serves; dtypes optionally narrows it
+--   ops, targets   which (op, target) pairs NAME.tmpl serves; dtypes and applies(r) may narrow it
+--   generic        true: stands back where another descriptor also serves the request
 --   tunables       { {name=, values={...}, doc=} ... }: the config space is their product
 --   constraints    { {why=, ok=function(r) ... end} ... }: a config is legal when all are true
 --   default(r)     the config used without tuning
@@ -118,18 +119,22 @@ local function load_all()
     end
 end
 
--- The one descriptor that serves the request, or nil.
+local function serves(d, r)
+    return contains(d.ops, r.op.name) and contains(d.targets, r.target.name)
+        and (not d.dtypes or contains(d.dtypes, r.spec.dtype)) and (not d.applies or d.applies(r))
+end
+
+-- The one descriptor that serves the request, or nil: a generic one only when no other does.
 function host.find(r)
     if not host.descriptors then load_all() end
     local found
     for _, d in ipairs(host.descriptors) do
-        if contains(d.ops, r.op.name) and contains(d.targets, r.target.name)
-            and (not d.dtypes or contains(d.dtypes, r.spec.dtype)) then
-            if found then
+        if serves(d, r) then
+            if found and not found.generic == not d.generic then
                 error(("both %s and %s serve %s on %s"):format(found.name, d.name, r.op.name,
                     r.target.name), 0)
             end
-            found = d
+            if not found or found.generic then found = d end
         end
     end
     return found

@@ -2,7 +2,7 @@
 -- arithmetic on any GPU: the trainer's helper, not a tuned flash kernel.
 return {
     ops = { "attention", "attention_bwd" },
-    targets = lib.gpu_targets,
+    targets = lib.gpu_targets, generic = true,
     tunables = {},
     constraints = {
         { why = "heads of more than 128 columns do not fit into a tile",

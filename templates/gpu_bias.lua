@@ -2,7 +2,7 @@
 local threads = 256
 return {
     ops = { "db1", "db2" },
-    targets = lib.gpu_targets,
+    targets = lib.gpu_targets, generic = true,
     tunables = {}, constraints = {},
     derive = function(r)
         local b = lib.type_bytes[r.spec.dtype]

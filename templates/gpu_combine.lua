@@ -1,7 +1,7 @@
 -- combine: the K expert outputs of a token, weighted and summed in f32; memory-bound.
 return {
     ops = { "combine" },
-    targets = lib.gpu_targets,
+    targets = lib.gpu_targets, generic = true,
     tunables = {
         { name = "threads", values = { 128, 256, 512 }, doc = "threads of a block" },
     },

@@ -2,7 +2,7 @@
 local threads, each = 256, 4
 return {
     ops = { "add", "adamw" },
-    targets = lib.gpu_targets,
+    targets = lib.gpu_targets, generic = true,
     tunables = {}, constraints = {},
     derive = function(r)
         local b = lib.type_bytes[r.spec.dtype]

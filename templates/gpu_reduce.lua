@@ -7,7 +7,7 @@ local shapes = { -- op -> rows of the result (columns of A), its columns (column
 }
 return {
     ops = { "dw2", "dw1", "linear_dw" },
-    targets = lib.gpu_targets,
+    targets = lib.gpu_targets, generic = true,
     tunables = {}, constraints = {},
     derive = function(r)
         local s = shapes[r.op.name]

@@ -2,7 +2,7 @@
 local threads, row_chunk = 256, 128
 return {
     ops = { "rmsnorm", "rmsnorm_bwd" },
-    targets = lib.gpu_targets,
+    targets = lib.gpu_targets, generic = true,
     tunables = {}, constraints = {},
     derive = function(r)
         local b = lib.type_bytes[r.spec.dtype]

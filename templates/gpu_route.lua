@@ -11,7 +11,7 @@ end
 
 return {
     ops = { "route" },
-    targets = lib.gpu_targets,
+    targets = lib.gpu_targets, generic = true,
     tunables = {}, constraints = {},
     derive = function(r)
         local drops = r.spec.capacity > 0

@@ -2,7 +2,7 @@
 local threads = 256
 return {
     ops = { "route_bwd" },
-    targets = lib.gpu_targets,
+    targets = lib.gpu_targets, generic = true,
     tunables = {}, constraints = {},
     derive = function(r)
         local tokens = threads // r.target.warp

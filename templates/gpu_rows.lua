@@ -7,7 +7,7 @@ local shapes = { -- op -> inner size, columns, A's name and element's place, B r
 }
 return {
     ops = { "up", "down", "dh", "dx", "linear", "linear_dx" },
-    targets = lib.gpu_targets,
+    targets = lib.gpu_targets, generic = true,
     tunables = {}, constraints = {},
     derive = function(r)
         local s = shapes[r.op.name]

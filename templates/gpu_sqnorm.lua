@@ -2,7 +2,7 @@
 local threads, per_block = 256, 16384
 return {
     ops = { "sqnorm" },
-    targets = lib.gpu_targets,
+    targets = lib.gpu_targets, generic = true,
     tunables = {}, constraints = {},
     derive = function()
         return {

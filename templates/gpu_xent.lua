@@ -2,7 +2,7 @@
 local threads = 256
 return {
     ops = { "xent" },
-    targets = lib.gpu_targets,
+    targets = lib.gpu_targets, generic = true,
     tunables = {}, constraints = {},
     derive = function(r)
         local bytes = lib.type_bytes[lib.arg(r.op, "logits").type]
