@@ -168,16 +168,17 @@ static void choose(moec_ref *ref, token *k, int64_t t) {
 
 /* ---- sorting and dropping ---- */
 
-/* Does slot a go before slot b? */
+/* Does slot a go before slot b? Weights are f32: there 1 - 1e-14 is 1. */
 static bool heavier(const moec_ref_arg *weight, int64_t a, int64_t b) {
-    return weight->f[a] > weight->f[b] || (weight->f[a] == weight->f[b] && a < b);
+    float wa = (float)weight->f[a], wb = (float)weight->f[b];
+    return wa > wb || (wa == wb && a < b);
 }
 
 /* Weights that every kernel computes alike: given ones, and `scale` when K = 1 is normalised. */
 static bool weights_exact(moec_ref *ref) {
     const moec_spec *s = ref->spec;
     bool always_one = s->K == 1 && (s->router == MOEC_TOPK_SOFTMAX ||
-                                    (s->router == MOEC_SOFTMAX_TOPK && s->norm));
+                                    (s->router != MOEC_LOGITS && s->norm));
     return !ref_arg(ref, "logits")->f || always_one || s->router == MOEC_LOGITS;
 }
 
