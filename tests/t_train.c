@@ -1,0 +1,491 @@
+/* t_train: the model's gradients against finite differences, learning, resuming bit for bit, and what
+ * a run says when it goes wrong. Small models, whole stack, on the best CPU target. */
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "t.h"
+#include "train/schedule.h"
+#include "train/train.h"
+
+static char folder[256];
+static moec_device *device;
+static moec_error err;
+
+static const char *at(const char *name) {
+    static char path[8][600];
+    static int turn;
+    char *p = path[turn++ % 8];
+    snprintf(p, 600, "%s/%s", folder, name);
+    return p;
+}
+
+static void write_text(const char *name, const char *text, size_t bytes) {
+    FILE *f = fopen(at(name), "wb");
+    if (!f || fwrite(text, 1, bytes, f) != bytes) abort();
+    fclose(f);
+}
+
+/* Text with structure at several distances: counted rhymes. */
+static void write_corpus(void) {
+    static const char *const words[] = {"the ", "quick ", "brown ", "fox ", "jumps ", "over ", "lazy ", "dog, "};
+    char *text = malloc(40000);
+    size_t n = 0;
+    if (!text) abort();
+    for (unsigned i = 0; n < 39000; i++) {
+        const char *w = words[(i * i + i / 3) % 8];
+        memcpy(text + n, w, strlen(w));
+        n += strlen(w);
+    }
+    write_text("corpus.txt", text, n);
+    free(text);
+}
+
+static void setup(void) {
+    if (device) return;
+    snprintf(folder, sizeof folder, "/tmp/moec-t-train-%ld", (long)getpid());
+    if (mkdir(folder, 0777)) abort();
+    write_corpus();
+    if (moec_device_open("cpu", 2, &device, &err)) printf("# %s\n", err.text);
+}
+
+/* Two layers; model sizes shared by all cases, so kernels are compiled once for each dtype. */
+static const char base_model[] =
+    "E=4,K=2,H=32,F=24,heads=4,kv=2,dim=8,V=256,layers=2,qk_norm=true,tied=true,init_std=0.15";
+
+static moec_status configure(train_config *c, const char *model, const char *train) {
+    char text[2000];
+    snprintf(text, sizeof text,
+             "return {model={%s,%s}, data={path='%s', held_out=0.1}, train={run='%s', seq=16, batch=4, %s}}",
+             base_model, model, at("corpus.txt"), at("run"), train);
+    write_text("config.lua", text, strlen(text));
+    return config_load(at("config.lua"), NULL, 0, c, &err);
+}
+
+/* ---- gradients ---- */
+
+typedef struct probe { model *m; int32_t *tokens, *targets; int64_t T, seq; } probe;
+
+static double objective(const probe *p) {
+    const train_config *c = &p->m->config;
+    double layers = (double)(c->layers - c->dense);
+    if (model_micro_step(p->m, p->tokens, p->targets, p->T, p->seq, 1, 1, &err)) return (double)NAN;
+    const step_stats *s = &p->m->stats;
+    return s->loss + c->aux * s->aux * layers + c->z * s->z * layers;
+}
+
+/* Moves a tensor by step*direction and back; returns the central difference. */
+static double difference(const probe *p, const param *t, const float *direction, double step) {
+    int64_t n = t->rows * t->columns;
+    float *old = malloc((size_t)n * 4), *now = malloc((size_t)n * 4), *where = p->m->params.master + t->offset;
+    double value[2];
+    if (!old || !now || moec_download(device, old, where, (size_t)n * 4, &err)) abort();
+    for (int side = 0; side < 2; side++) {
+        for (int64_t i = 0; i < n; i++) now[i] = (float)((double)old[i] + (side ? -step : step) * (double)direction[i]);
+        if (moec_upload(device, where, now, (size_t)n * 4, &err)) abort();
+        value[side] = objective(p);
+    }
+    if (moec_upload(device, where, old, (size_t)n * 4, &err)) abort();
+    free(old);
+    free(now);
+    return (value[0] - value[1]) / (2 * step);
+}
+
+/* Largest |difference - <gradient, direction>| / (|gradient| |direction|) over all tensors, for a
+ * random direction and for the gradient itself. fault scales one tensor's gradient, as a control. */
+static double worst_gradient(const probe *p, double fault, char worst[160]) {
+    double most = 0;
+    for (int i = 0; i < p->m->params.count; i++) {
+        const param *t = &p->m->params.list[i];
+        int64_t n = t->rows * t->columns;
+        float *g = malloc((size_t)n * 4), *d = malloc((size_t)n * 4);
+        if (!g || !d || isnan(objective(p))) abort();
+        if (moec_download(device, g, p->m->params.grad + t->offset, (size_t)n * 4, &err)) abort();
+        for (int along = 0; along < 2; along++) {
+            double gg = 0, dd = 0, gd = 0;
+            for (int64_t k = 0; k < n; k++) {
+                if (fault != 1 && t->kind == P_V) g[k] *= (float)fault;
+                d[k] = along ? g[k] : mix64((uint64_t)(i * 100000 + k)) & 1 ? 1.0f : -1.0f;
+                gg += (double)g[k] * (double)g[k];
+                dd += (double)d[k] * (double)d[k];
+                gd += (double)g[k] * (double)d[k];
+            }
+            /* The step moves the objective by about 1e-3: far above f32 noise (1e-6), and short of
+             * the next change of a routing decision. */
+            double scale = sqrt(gg) * sqrt(dd) + 1e-12, step = 1e-3 / scale;
+            if (step * sqrt(dd) > 0.02) step = 0.02 / sqrt(dd);
+            double gap = fabs(difference(p, t, d, step) - gd) / scale;
+            if (gap > most) {
+                most = gap;
+                snprintf(worst, 160, "layer %d %s: %g of |g| %g", t->layer, params_kind_name(t->kind), gap, sqrt(gg));
+            }
+        }
+        free(g);
+        free(d);
+    }
+    return most;
+}
+
+static void gradient_case(const char *model_keys) {
+    enum { SEQ = 12, T = 2 * SEQ };
+    train_config c;
+    model *m = NULL;
+    char worst[160] = "";
+    int32_t tokens[T], targets[T];
+    setup();
+    T_NEED(device);
+    T_NEED(!configure(&c, model_keys, "aux=0.1, z=0.01, steps=1, warmup=1"));
+    if (model_create(device, &c, T, true, &m, &err)) T_FAIL("%s", err.text);
+    T_NEED(m && !params_init(&m->params, &c, &err));
+    for (int t = 0; t < T; t++) {
+        tokens[t] = (int32_t)(mix64((uint64_t)t) % 29);
+        targets[t] = (int32_t)(mix64((uint64_t)t + 99) % 29);
+    }
+    probe p = {m, tokens, targets, T, SEQ};
+    double gap = worst_gradient(&p, 1, worst);
+    printf("# largest gap %s\n", worst);
+    /* f32: noise 1e-6*loss over a change of 2e-3, and curvature of the same order. */
+    T_OK(gap < 0.01);
+    T_OK(worst_gradient(&p, 1.05, worst) > 0.02); /* control: v's gradient 5 % too large */
+    model_free(m);
+}
+
+T_CASE(gradients_softmax) { gradient_case("dtype='f32'"); }
+T_CASE(gradients_sigmoid_shared) {
+    gradient_case("dtype='f32', router='sigmoid_bias', shared=16, tied=false");
+}
+T_CASE(gradients_dense_first_whole_row_norm) {
+    gradient_case("dtype='f32', dense=1, dense_F=40, qk_norm=false, qk_row=true");
+}
+T_CASE(gradients_recompute) { gradient_case("dtype='f32', K=4"); }
+
+T_CASE(accumulation_is_one_larger_batch) {
+    enum { SEQ = 8, T = 4 * SEQ };
+    train_config c;
+    model *m = NULL;
+    int32_t tokens[T], targets[T];
+    setup();
+    T_NEED(device);
+    T_NEED(!configure(&c, "dtype='f32'", "aux=0, z=0, recompute=true"));
+    T_NEED(!model_create(device, &c, T, true, &m, &err) && !params_init(&m->params, &c, &err));
+    for (int t = 0; t < T; t++) {
+        tokens[t] = t * 7 % 29;
+        targets[t] = t * 5 % 31;
+    }
+    double whole = 0, parts = 0;
+    T_NEED(!model_micro_step(m, tokens, targets, T, SEQ, 1, 1, &err) && !model_grad_norm(m, &whole, &err));
+    double loss = m->stats.loss;
+    for (int n = 0; n < 2; n++)
+        T_NEED(!model_micro_step(m, tokens + n * T / 2, targets + n * T / 2, T / 2, SEQ, n + 1, 2, &err));
+    T_NEED(!model_grad_norm(m, &parts, &err));
+    T_NEAR(m->stats.loss, loss, 1e-5);
+    T_NEAR(parts, whole, 1e-5 * whole);
+    model_free(m);
+}
+
+/* ---- runs ---- */
+
+static void *slurp(const char *path, size_t *bytes) {
+    FILE *f = fopen(path, "rb");
+    *bytes = 0;
+    if (!f) return NULL;
+    fseek(f, 0, SEEK_END);
+    *bytes = (size_t)ftell(f);
+    rewind(f);
+    void *data = malloc(*bytes + 1);
+    if (!data || fread(data, 1, *bytes, f) != *bytes) abort();
+    ((char *)data)[*bytes] = 0;
+    fclose(f);
+    return data;
+}
+
+static bool same_files(const char *a, const char *b, const char *name) {
+    char pa[1200], pb[1200];
+    size_t na, nb;
+    snprintf(pa, sizeof pa, "%s/%s", a, name);
+    snprintf(pb, sizeof pb, "%s/%s", b, name);
+    void *x = slurp(pa, &na), *y = slurp(pb, &nb);
+    bool same = x && y && na == nb && !memcmp(x, y, na);
+    free(x);
+    free(y);
+    return same;
+}
+
+static moec_status train(const char *model, const char *settings, train_options *options, const char *run,
+                         train_result *result) {
+    train_config c;
+    MOEC_TRY(configure(&c, model, settings));
+    snprintf(c.run, sizeof c.run, "%s", run);
+    moec_status rc = train_run(device, &c, options, result, &err);
+    free(result->sample);
+    result->sample = NULL;
+    return rc;
+}
+
+static void learning_case(const char *model) {
+    train_result r;
+    train_options o = {.mode = TRAIN_FRESH};
+    setup();
+    T_NEED(device);
+    moec_status rc = train(model, "steps=60, warmup=5, lr=5e-3, sample=20", &o, at("learn"), &r);
+    if (rc) T_FAIL("%s", err.text);
+    printf("# loss %.3f bits, held out %.3f, unigram %.3f\n", r.loss / log(2), r.held_out / log(2), r.unigram_bits);
+    T_OK(r.loss / log(2) < 0.7 * r.unigram_bits);
+    T_OK(r.held_out / log(2) < 0.7 * r.unigram_bits);
+}
+
+T_CASE(learns_f32) { learning_case("dtype='f32'"); }
+T_CASE(learns_bf16) { learning_case("dtype='bf16'"); }
+
+/* One run of 12 steps against its own second half begun from the checkpoint at 6. */
+static void resume_case(const char *model) {
+    const char *settings = "steps=12, warmup=2, lr=3e-3, save_every=6, keep=9, accumulate=2, bias_rate=0.01";
+    train_result r;
+    train_options whole = {.mode = TRAIN_FRESH}, half = {.mode = TRAIN_RESUME};
+    char a[600], b[600], from[1024], end_a[1024], end_b[1024];
+    setup();
+    T_NEED(device);
+    snprintf(a, sizeof a, "%s", at("whole"));
+    snprintf(b, sizeof b, "%s", at("half"));
+    T_NEED(!train(model, settings, &whole, a, &r));
+    double loss = r.loss;
+    ckpt_remove_all(b);
+    ckpt_path(a, 6, from);
+    half.from = from;
+    if (train(model, settings, &half, b, &r)) T_FAIL("%s", err.text);
+    ckpt_path(a, 12, end_a);
+    ckpt_path(b, 12, end_b);
+    T_NEAR(r.loss, loss, 0);
+    T_OK(same_files(end_a, end_b, "model.safetensors"));
+    T_OK(same_files(end_a, end_b, "optimizer.safetensors"));
+    T_OK(same_files(end_a, end_b, "state.json"));
+    T_OK(!same_files(from, end_b, "model.safetensors")); /* control: it can differ */
+}
+
+T_CASE(resume_is_bit_exact_bf16) { resume_case("dtype='bf16'"); }
+T_CASE(resume_is_bit_exact_sigmoid_bias) { resume_case("dtype='f32', router='sigmoid_bias', shared=16, tied=false"); }
+
+T_CASE(a_run_is_not_overwritten) {
+    train_result r;
+    train_options fresh = {.mode = TRAIN_FRESH}, plain = {.mode = TRAIN_NEW};
+    setup();
+    T_NEED(device);
+    T_NEED(!train("dtype='f32'", "steps=2, warmup=1", &fresh, at("twice"), &r));
+    T_EQ(train("dtype='f32'", "steps=2, warmup=1", &plain, at("twice"), &r), MOEC_E_INVAL);
+    T_HAS(err.text, "--resume");
+    T_HAS(err.text, "--fresh");
+}
+
+T_CASE(another_shape_is_refused) {
+    train_result r;
+    train_options fresh = {.mode = TRAIN_FRESH}, resume = {.mode = TRAIN_RESUME};
+    setup();
+    T_NEED(device);
+    T_NEED(!train("dtype='f32'", "steps=2, warmup=1", &fresh, at("shape"), &r));
+    T_EQ(train("dtype='f32', router='sigmoid_bias', shared=16, tied=false", "steps=3, warmup=1", &resume,
+               at("shape"), &r), MOEC_E_CORRUPT);
+    T_HAS(err.text, "another model");
+    T_HAS(err.text, "lm_head.weight");
+}
+
+/* ---- what is not finite ---- */
+
+T_CASE(an_exploding_loss_stops_the_run) {
+    train_result r;
+    train_options o = {.mode = TRAIN_FRESH};
+    char path[1024];
+    int found = 0;
+    setup();
+    T_NEED(device);
+    T_EQ(train("dtype='f32'", "steps=40, warmup=0, lr=1e30, save_every=1, weight_decay=0", &o, at("nan"), &r),
+         MOEC_E_NUMERIC);
+    T_HAS(err.text, "step 2");
+    T_HAS(err.text, "first tensor that is not finite");
+    T_HAS(err.text, "is intact");
+    T_EQ(moec_exit_code(MOEC_E_NUMERIC), 1);
+    T_NEED(!ckpt_newest(at("nan"), path, &found, &err) && found);
+    ckpt_summary s;
+    T_EQ(ckpt_verify(path, &s, &err), MOEC_OK);
+    T_EQ(s.state.step, 1);
+}
+
+T_CASE(the_first_bad_tensor_is_named) {
+    enum { T = 16 };
+    train_config c;
+    model *m = NULL;
+    int32_t tokens[T] = {0}, targets[T] = {0};
+    char what[160];
+    float nan = NAN;
+    uint16_t half_nan = 0x7fc0;
+    setup();
+    T_NEED(device);
+    T_NEED(!configure(&c, "dtype='bf16'", "steps=1, warmup=1"));
+    T_NEED(!model_create(device, &c, T, true, &m, &err) && !params_init(&m->params, &c, &err));
+    T_NEED(!model_micro_step(m, tokens, targets, T, T, 1, 1, &err));
+    T_NEED(!model_find_nonfinite(m, T, what, &err));
+    T_STR(what, "");
+    /* In bf16 the kernels' copy of a weight goes bad, the master does not: seen in what it makes. */
+    const param *q = params_get(&m->params, P_Q, 1);
+    T_NEED(!moec_upload(device, (char *)m->params.act + q->offset * 2, &half_nan, 2, &err));
+    T_NEED(!model_micro_step(m, tokens, targets, T, T, 1, 1, &err));
+    T_OK(isnan(m->stats.loss));
+    T_NEED(!model_find_nonfinite(m, T, what, &err));
+    T_STR(what, "layer 1 q");
+    T_NEED(!moec_upload(device, m->params.master + params_get(&m->params, P_ROUTER, 0)->offset, &nan, 4, &err));
+    T_NEED(!model_find_nonfinite(m, T, what, &err));
+    T_STR(what, "layer 0 weights of router");
+    model_free(m);
+}
+
+T_CASE(a_warm_step_allocates_nothing) {
+    enum { T = 64 };
+    train_config c;
+    model *m = NULL;
+    int32_t tokens[T] = {0}, targets[T] = {0};
+    moec_counters before, after;
+    double norm;
+    setup();
+    T_NEED(device);
+    T_NEED(!configure(&c, "dtype='bf16'", "steps=1, warmup=1"));
+    T_NEED(!model_create(device, &c, T, true, &m, &err) && !params_init(&m->params, &c, &err));
+    for (int step = 0; step < 4; step++) {
+        if (step == 1) moec_counters_read(&before);
+        T_NEED(!model_micro_step(m, tokens, targets, T, 16, 1, 1, &err) && !model_grad_norm(m, &norm, &err) &&
+               !model_update(m, step + 1, 1e-3, 1, &err));
+    }
+    moec_counters_read(&after);
+    T_EQ(after.allocations, before.allocations);
+    T_EQ(after.compiles, before.compiles);
+    T_EQ(after.files_opened, before.files_opened);
+    T_OK(after.launches > before.launches);
+    model_free(m);
+}
+
+/* ---- the program: kills, limits, bad data ---- */
+
+/* Runs the built program; returns its exit code, or -signal. kill_ms > 0: SIGKILL after that time. */
+static int program(const char *shell, int kill_ms, char *output, size_t bytes) {
+    pid_t child = fork();
+    int status = 0;
+    if (child == 0) {
+        int fd = open(at("output"), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        execl("/bin/sh", "sh", "-c", shell, (char *)NULL);
+        _exit(127);
+    }
+    if (kill_ms) {
+        usleep((useconds_t)kill_ms * 1000);
+        kill(child, SIGKILL);
+    }
+    waitpid(child, &status, 0);
+    size_t n;
+    char *text = slurp(at("output"), &n);
+    if (output) snprintf(output, bytes, "%s", text ? text : "");
+    free(text);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static void write_program_config(const char *run, const char *data) {
+    char text[1500];
+    snprintf(text, sizeof text,
+             "return {model={%s,dtype='bf16'}, data={path='%s', held_out=0.1}, train={run='%s', seq=16, "
+             "batch=4, steps=40, warmup=2, lr=3e-3, save_every=1, keep=2}}", base_model, data, run);
+    write_text("program.lua", text, strlen(text));
+}
+
+T_CASE(kills_do_not_change_the_result) {
+    char command[1500], output[4000], a[600], b[600], end_a[1024], end_b[1024];
+    setup();
+    snprintf(a, sizeof a, "%s", at("unkilled"));
+    snprintf(b, sizeof b, "%s", at("killed"));
+    write_program_config(a, at("corpus.txt"));
+    snprintf(command, sizeof command, "exec build/moec train %s --threads 1", at("program.lua"));
+    if (program(command, 0, output, sizeof output)) T_FAIL("%s", output);
+    int kills = 0, code = 1;
+    for (int i = 0; i < 12 && code; i++) {
+        snprintf(command, sizeof command, "exec build/moec train %s run=%s --threads 1 --resume", at("program.lua"), b);
+        int wait = i < 5 ? 150 + (int)(mix64((uint64_t)i) % 500) : 0; /* in the end it may finish */
+        code = program(command, wait, output, sizeof output);
+        kills += code == -SIGKILL;
+    }
+    printf("# %d kills\n", kills);
+    T_EQ(code, 0);
+    ckpt_path(a, 40, end_a);
+    ckpt_path(b, 40, end_b);
+    T_OK(same_files(end_a, end_b, "model.safetensors"));
+    T_OK(same_files(end_a, end_b, "optimizer.safetensors"));
+}
+
+T_CASE(a_full_disk_is_reported_and_survived) {
+    char command[1500], output[8000], path[1024];
+    int found = 0;
+    setup();
+    write_program_config(at("full"), at("corpus.txt"));
+    snprintf(command, sizeof command, "exec build/moec train %s steps=2 --threads 1", at("program.lua"));
+    T_EQ(program(command, 0, output, sizeof output), 0);
+    snprintf(command, sizeof command,
+             "ulimit -f 64; exec build/moec train %s steps=6 --threads 1 --resume", at("program.lua"));
+    T_EQ(program(command, 0, output, sizeof output), 1); /* blocks of 512 or 1024 bytes */
+    T_HAS(output, "earlier ones are intact");
+    T_HAS(output, "hint: no room");
+    T_NEED(!ckpt_newest(at("full"), path, &found, &err) && found);
+    ckpt_summary s;
+    T_EQ(ckpt_verify(path, &s, &err), MOEC_OK);
+    T_EQ(s.state.step, 2);
+}
+
+T_CASE(bad_input_has_its_exit_code) {
+    static const struct { const char *args; int code; const char *part; } rows[] = {
+        {"E=4 K=9", 2, "K=9"},
+        {"H=31", 2, "multiple of 8"},
+        {"nokey=1", 2, "unknown key 'nokey'"},
+        {"path=/nonexistent.txt", 1, "/nonexistent.txt"},
+        {"format=megatron path=/nonexistent", 1, "/nonexistent.idx"},
+        {"--from /nonexistent/step-1", 1, "not a complete checkpoint"},
+        {"run=/proc/nowhere", 1, "/proc/nowhere"},
+    };
+    char command[1500], output[4000];
+    setup();
+    write_program_config(at("bad"), at("corpus.txt"));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        snprintf(command, sizeof command, "exec build/moec train %s %s --threads 1", at("program.lua"), rows[i].args);
+        T_EQ(program(command, 0, output, sizeof output), rows[i].code);
+        T_HAS(output, rows[i].part);
+    }
+}
+
+T_CASE(a_report_is_one_page) {
+    char command[1500], output[4000];
+    size_t n;
+    setup();
+    write_program_config(at("drawn"), at("corpus.txt"));
+    snprintf(command, sizeof command, "build/moec train %s steps=5 sample=10 --threads 1 && build/moec report %s",
+             at("program.lua"), at("drawn"));
+    T_EQ(program(command, 0, output, sizeof output), 0);
+    char *page = slurp(at("drawn/report.html"), &n);
+    T_NEED(page);
+    T_HAS(page, "</html>");
+    T_HAS(page, "unigram entropy");
+    T_HAS(page, "layer 1");
+    T_OK(!strstr(page, "http")); /* nothing is fetched */
+    free(page);
+    snprintf(command, sizeof command, "exec build/moec report %s", at("nowhere"));
+    T_EQ(program(command, 0, output, sizeof output), 1);
+    snprintf(command, sizeof command, "exec build/moec ckpt %s", at("drawn"));
+    T_EQ(program(command, 0, output, sizeof output), 0);
+    T_HAS(output, "sound");
+}
+
+__attribute__((destructor)) static void clean(void) {
+    char command[300];
+    if (!folder[0]) return;
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    if (system(command)) fprintf(stderr, "cannot remove %s\n", folder);
+}
+
+T_MAIN
