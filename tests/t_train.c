@@ -57,11 +57,11 @@ static void setup(void) {
 static const char base_model[] =
     "E=4,K=2,H=32,F=24,heads=4,kv=2,dim=8,V=256,layers=2,qk_norm=true,tied=true,init_std=0.15";
 
-static moec_status configure(train_config *c, const char *model, const char *train) {
+static moec_status configure(train_config *c, const char *keys, const char *settings) {
     char text[2000];
     snprintf(text, sizeof text,
              "return {model={%s,%s}, data={path='%s', held_out=0.1}, train={run='%s', seq=16, batch=4, %s}}",
-             base_model, model, at("corpus.txt"), at("run"), train);
+             base_model, keys, at("corpus.txt"), at("run"), settings);
     write_text("config.lua", text, strlen(text));
     return config_load(at("config.lua"), NULL, 0, c, &err);
 }
@@ -103,7 +103,11 @@ static double worst_gradient(const probe *p, double fault, char worst[160]) {
         const param *t = &p->m->params.list[i];
         int64_t n = t->rows * t->columns;
         float *g = malloc((size_t)n * 4), *d = malloc((size_t)n * 4);
-        if (!g || !d || isnan(objective(p))) abort();
+        if (!g || !d) abort();
+        if (isnan(objective(p))) {
+            T_FAIL("%s", err.text);
+            return 1;
+        }
         if (moec_download(device, g, p->m->params.grad + t->offset, (size_t)n * 4, &err)) abort();
         for (int along = 0; along < 2; along++) {
             double gg = 0, dd = 0, gd = 0;
@@ -130,7 +134,7 @@ static double worst_gradient(const probe *p, double fault, char worst[160]) {
     return most;
 }
 
-static void gradient_case(const char *model_keys) {
+static void gradient_case(const char *keys, const char *settings) {
     enum { SEQ = 12, T = 2 * SEQ };
     train_config c;
     model *m = NULL;
@@ -138,7 +142,7 @@ static void gradient_case(const char *model_keys) {
     int32_t tokens[T], targets[T];
     setup();
     T_NEED(device);
-    T_NEED(!configure(&c, model_keys, "aux=0.1, z=0.01, steps=1, warmup=1"));
+    T_NEED(!configure(&c, keys, settings));
     if (model_create(device, &c, T, true, &m, &err)) T_FAIL("%s", err.text);
     T_NEED(m && !params_init(&m->params, &c, &err));
     for (int t = 0; t < T; t++) {
@@ -154,14 +158,17 @@ static void gradient_case(const char *model_keys) {
     model_free(m);
 }
 
-T_CASE(gradients_softmax) { gradient_case("dtype='f32'"); }
+static const char both_losses[] = "aux=0.1, z=0.01";
+
+T_CASE(gradients_softmax) { gradient_case("dtype='f32'", both_losses); }
 T_CASE(gradients_sigmoid_shared) {
-    gradient_case("dtype='f32', router='sigmoid_bias', shared=16, tied=false");
+    gradient_case("dtype='f32', router='sigmoid_bias', shared=16, tied=false", both_losses);
 }
 T_CASE(gradients_dense_first_whole_row_norm) {
-    gradient_case("dtype='f32', dense=1, dense_F=40, qk_norm=false, qk_row=true");
+    gradient_case("dtype='f32', dense=1, dense_F=40, qk_norm=false, qk_row=true", both_losses);
 }
-T_CASE(gradients_recompute) { gradient_case("dtype='f32', K=4"); }
+T_CASE(gradients_recomputed) { gradient_case("dtype='f32'", "recompute=true, aux=0.1, z=0.01"); }
+T_CASE(gradients_all_experts) { gradient_case("dtype='f32', K=4, router='topk_softmax'", both_losses); }
 
 T_CASE(accumulation_is_one_larger_batch) {
     enum { SEQ = 8, T = 4 * SEQ };
@@ -215,10 +222,10 @@ static bool same_files(const char *a, const char *b, const char *name) {
     return same;
 }
 
-static moec_status train(const char *model, const char *settings, train_options *options, const char *run,
+static moec_status train(const char *keys, const char *settings, train_options *options, const char *run,
                          train_result *result) {
     train_config c;
-    MOEC_TRY(configure(&c, model, settings));
+    MOEC_TRY(configure(&c, keys, settings));
     snprintf(c.run, sizeof c.run, "%s", run);
     moec_status rc = train_run(device, &c, options, result, &err);
     free(result->sample);
@@ -226,12 +233,12 @@ static moec_status train(const char *model, const char *settings, train_options 
     return rc;
 }
 
-static void learning_case(const char *model) {
+static void learning_case(const char *keys) {
     train_result r;
     train_options o = {.mode = TRAIN_FRESH};
     setup();
     T_NEED(device);
-    moec_status rc = train(model, "steps=60, warmup=5, lr=5e-3, sample=20", &o, at("learn"), &r);
+    moec_status rc = train(keys, "steps=60, warmup=5, lr=5e-3, sample=20", &o, at("learn"), &r);
     if (rc) T_FAIL("%s", err.text);
     printf("# loss %.3f bits, held out %.3f, unigram %.3f\n", r.loss / log(2), r.held_out / log(2), r.unigram_bits);
     T_OK(r.loss / log(2) < 0.7 * r.unigram_bits);
@@ -242,7 +249,7 @@ T_CASE(learns_f32) { learning_case("dtype='f32'"); }
 T_CASE(learns_bf16) { learning_case("dtype='bf16'"); }
 
 /* One run of 12 steps against its own second half begun from the checkpoint at 6. */
-static void resume_case(const char *model) {
+static void resume_case(const char *keys) {
     const char *settings = "steps=12, warmup=2, lr=3e-3, save_every=6, keep=9, accumulate=2, bias_rate=0.01";
     train_result r;
     train_options whole = {.mode = TRAIN_FRESH}, half = {.mode = TRAIN_RESUME};
@@ -251,12 +258,12 @@ static void resume_case(const char *model) {
     T_NEED(device);
     snprintf(a, sizeof a, "%s", at("whole"));
     snprintf(b, sizeof b, "%s", at("half"));
-    T_NEED(!train(model, settings, &whole, a, &r));
+    T_NEED(!train(keys, settings, &whole, a, &r));
     double loss = r.loss;
     ckpt_remove_all(b);
     ckpt_path(a, 6, from);
     half.from = from;
-    if (train(model, settings, &half, b, &r)) T_FAIL("%s", err.text);
+    if (train(keys, settings, &half, b, &r)) T_FAIL("%s", err.text);
     ckpt_path(a, 12, end_a);
     ckpt_path(b, 12, end_b);
     T_NEAR(r.loss, loss, 0);

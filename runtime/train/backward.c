@@ -15,6 +15,7 @@ static moec_status experts(model *m, int layer, int64_t T, int beta, double aux,
         .dw2 = params_grad(p, dense ? P_DENSE2 : P_W2, layer), .db2 = params_grad(p, P_B2, layer),
         .dshared_w1 = params_grad(p, P_SHARED1, layer), .dshared_w2 = params_grad(p, P_SHARED2, layer),
         .dlogits = dense ? NULL : m->d_logits, .accumulate = beta,
+        .dweight = dense ? m->d_logits : NULL, /* of no use: the one expert's weight is fixed at 1 */
         .aux_coef = dense ? 0 : aux, .z_coef = dense ? 0 : z, .workspace = m->workspace,
     };
     MOEC_TRY(moec_layer_backward(dense ? m->dense : m->experts, &call, err));
