@@ -42,13 +42,33 @@ static void tile(FILE *out, const char *name, const char *value, const char *uni
             unit, note);
 }
 
-static void tiles(FILE *out, const run_log *r, const curve *smooth) {
+/* Smoothed twins of the noisy curves. */
+typedef struct smoothed { curve loss, tokens_s, tflops, norm, balance; } smoothed;
+
+static moec_status smooth_all(const run_log *r, smoothed *s, moec_error *err) {
+    int span = r->loss.count / 40 + 2;
+    MOEC_TRY(curve_smooth(&r->loss, r->loss.count / 80 + 2, &s->loss, err));
+    MOEC_TRY(curve_smooth(&r->tokens_s, span, &s->tokens_s, err));
+    MOEC_TRY(curve_smooth(&r->tflops, span, &s->tflops, err));
+    MOEC_TRY(curve_smooth(&r->norm, span, &s->norm, err));
+    return curve_smooth(&r->balance, span, &s->balance, err);
+}
+
+static void smooth_free(smoothed *s) {
+    curve_free(&s->loss);
+    curve_free(&s->tokens_s);
+    curve_free(&s->tflops);
+    curve_free(&s->norm);
+    curve_free(&s->balance);
+}
+
+static void tiles(FILE *out, const run_log *r, const smoothed *smooth) {
     char value[64], note[128], second[64];
     fprintf(out, "<section class=\"tiles\">\n");
     snprintf(value, sizeof value, "%.3f", last(&r->held_out));
     snprintf(note, sizeof note, "unigram entropy %.3f", r->unigram_bits);
     if (r->held_out.count) tile(out, "Held-out loss", value, " bits/token", note);
-    snprintf(value, sizeof value, "%.3f", last(smooth));
+    snprintf(value, sizeof value, "%.3f", last(&smooth->loss));
     snprintf(note, sizeof note, "smoothed, from %.2f", r->loss.y[0]);
     tile(out, "Training loss", value, " bits/token", note);
     human(settled(&r->tokens_s), value, sizeof value);
@@ -56,35 +76,39 @@ static void tiles(FILE *out, const run_log *r, const curve *smooth) {
     snprintf(note, sizeof note, "%s tokens in %.0f steps", second, r->loss.x[r->loss.count - 1]);
     tile(out, "Throughput", value, " tokens/s", note);
     human(settled(&r->tflops) * 1e12, value, sizeof value);
-    tile(out, "Executed", value, "FLOP/s", r->target);
+    tile(out, "Executed", value, " FLOP/s", r->target);
     human(r->parameters, value, sizeof value);
     human(r->active, second, sizeof second);
     snprintf(note, sizeof note, "%s active for a token", second);
     tile(out, "Parameters", value, "", note);
-    snprintf(value, sizeof value, "%.2f", last(&r->balance));
+    snprintf(value, sizeof value, "%.2f", last(&smooth->balance));
     human(last(&r->dropped), second, sizeof second);
     snprintf(note, sizeof note, "busiest expert over the mean; %s slots dropped", second);
     tile(out, "Expert balance", value, "x", note);
     fprintf(out, "</section>\n");
 }
 
-static void charts(FILE *out, const run_log *r, const curve *smooth) {
+static void charts(FILE *out, const run_log *r, const smoothed *smooth) {
     const series loss[] = {{"each step", "bits", "s0", &r->loss, false},
-                           {"smoothed", "bits", "s1", smooth, false},
+                           {"smoothed", "bits", "s1", &smooth->loss, false},
                            {"held out", "bits", "s2", &r->held_out, true}};
-    const series speed[] = {{"tokens/s", "tokens/s", "s1", &r->tokens_s, false}};
-    const series flops[] = {{"TFLOP/s", "TFLOP/s", "s1", &r->tflops, false}};
-    const series norm[] = {{"gradient norm", "", "s1", &r->norm, false}};
+    const series speed[] = {{"each step", "tokens/s", "s0", &r->tokens_s, false},
+                            {"smoothed", "tokens/s", "s1", &smooth->tokens_s, false}};
+    const series flops[] = {{"each step", "TFLOP/s", "s0", &r->tflops, false},
+                            {"smoothed", "TFLOP/s", "s1", &smooth->tflops, false}};
+    const series norm[] = {{"each step", "", "s0", &r->norm, false},
+                            {"smoothed", "", "s1", &smooth->norm, false}};
     const series rate[] = {{"learning rate", "", "s1", &r->lr, false}};
-    const series balance[] = {{"max / mean", "x", "s1", &r->balance, false}};
+    const series balance[] = {{"each step", "x", "s0", &r->balance, false},
+                            {"smoothed", "x", "s1", &smooth->balance, false}};
     const double none = (double)NAN;
     const chart all[] = {
         {"Loss", "bits per token", "", false, false, r->unigram_bits, "unigram entropy", loss, 3, true},
-        {"Throughput", "tokens per second", "", false, true, none, "", speed, 1, false},
-        {"Executed work", "TFLOP/s", "", false, true, none, "", flops, 1, false},
-        {"Gradient norm", "before clipping", "", true, false, none, "", norm, 1, false},
+        {"Throughput", "tokens per second", "", false, true, none, "", speed, 2, false},
+        {"Executed work", "TFLOP/s", "", false, true, none, "", flops, 2, false},
+        {"Gradient norm", "before clipping", "", true, false, none, "", norm, 2, false},
         {"Learning rate", "", "", false, true, none, "", rate, 1, false},
-        {"Expert balance", "busiest over mean load", "", false, false, 1, "perfect balance", balance, 1, true},
+        {"Expert balance", "busiest over mean load", "", false, false, 1, "perfect balance", balance, 2, true},
     };
     fprintf(out, "<section class=\"charts\">\n");
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) chart_write(out, &all[i]);
@@ -116,7 +140,7 @@ static void settings(FILE *out, const run_log *r) {
     fprintf(out, "</table></details>\n");
 }
 
-static void page(FILE *out, const char *run, const run_log *r, const curve *smooth) {
+static void page(FILE *out, const char *run, const run_log *r, const smoothed *smooth) {
     fprintf(out, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
                  "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>");
     html_text(out, run);
@@ -134,10 +158,10 @@ static void page(FILE *out, const char *run, const run_log *r, const curve *smoo
 
 moec_status report_write(const char *run, const char *path, moec_error *err) {
     run_log log;
-    curve smooth = {0};
+    smoothed smooth = {0};
     char temporary[1200];
     MOEC_TRY(run_log_read(run, &log, err));
-    moec_status rc = curve_smooth(&log.loss, log.loss.count / 25 + 2, &smooth, err);
+    moec_status rc = smooth_all(&log, &smooth, err);
     snprintf(temporary, sizeof temporary, "%.1100s.tmp-%ld", path, (long)getpid());
     FILE *out = rc ? NULL : fopen(temporary, "w");
     if (!rc && !out) rc = moec_fail(err, MOEC_E_IO, "report %s: %s", path, strerror(errno));
@@ -150,7 +174,7 @@ moec_status report_write(const char *run, const char *path, moec_error *err) {
             unlink(temporary);
         }
     }
-    curve_free(&smooth);
+    smooth_free(&smooth);
     run_log_free(&log);
     return rc;
 }

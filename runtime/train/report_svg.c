@@ -186,7 +186,7 @@ void chart_write(FILE *out, const chart *c) {
     axes(out, &f);
     rule(out, &f, c);
     for (int i = 0; i < c->count; i++) draw(out, &f, &c->list[i]);
-    fprintf(out, "<line class=\"cross\" y1=\"%d\" y2=\"%d\" x1=\"-9\" x2=\"-9\"/></svg>\n", TOP, HEIGHT - BOTTOM);
+    fprintf(out, "<line class=\"cross\" visibility=\"hidden\" y1=\"%d\" y2=\"%d\"/></svg>\n", TOP, HEIGHT - BOTTOM);
     data_block(out, &f, c);
     fprintf(out, "</div></figure>\n");
 }
