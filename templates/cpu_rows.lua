@@ -42,6 +42,8 @@ local function facts(r)
     g.whole_rows = r.op.name == "dh"
     g.needs_exp = (r.op.name == "up" or r.op.name == "dh")
         and r.lib.has({ "swiglu", "geglu", "silu", "gelu" }, spec.act)
+    local row_bytes = g.depth * r.lib.type_bytes[g.b_type]
+    g.stage = row_bytes % 2048 == 0 and row_bytes // 1024
     g.edge_types = edge_types(r, g)
     g.tiles = r.lib.cpu_tiles(r.config.mr)
     g.next_tile = "done * A_ROW"
@@ -97,7 +99,7 @@ return {
         { name = "mr", values = { 12, 8, 6, 4 }, doc = "rows of a register tile" },
         { name = "nr", values = { 2, 4 }, doc = "vectors of a register tile" },
         { name = "rows", values = { 96, 192, 288, 480 }, doc = "rows packed at a time" },
-        { name = "cols", values = { 128, 256, 512 }, doc = "columns of weights packed at a time" },
+        { name = "cols", values = { 64, 128, 256, 512 }, doc = "columns of weights packed at a time" },
         { name = "depth", values = { 128, 256, 512 }, doc = "units of the summed dimension packed at a time" },
         { name = "start", values = { 16, 48 }, doc = "rows that fetching a block of weights costs" },
     },
