@@ -5,6 +5,7 @@
 #     ./bootstrap.sh test     ... and runs the whole test suite
 #     ./bootstrap.sh demo     ... and trains a small MoE language model on this CPU, with a report
 #
+# CC=clang ./bootstrap.sh build takes another compiler for moec itself (gcc 12 or newer, clang).
 # Rerunnable; touches the network only when a package is missing (as root, or with sudo).
 set -eu
 cd "$(dirname "$0")"
@@ -60,7 +61,13 @@ install_missing() {
 build() {
     install_missing
     if have ninja; then ninja=ninja; else ninja=samu; fi
-    "$ninja" || { say "the build failed; the command above shows where"; exit 1; }
+    file=build.ninja
+    if [ -n "${CC:-}" ]; then
+        mkdir -p build
+        file=build/cc.ninja
+        sed "s|^cc = gcc\$|cc = $CC|" build.ninja >"$file"
+    fi
+    "$ninja" -f "$file" || { say "the build failed; the command above shows where"; exit 1; }
 }
 
 verb=${1:-}
@@ -71,7 +78,7 @@ build)
     ;;
 test)
     build
-    "$ninja" test
+    "$ninja" -f "$file" test
     ;;
 demo)
     build
@@ -79,7 +86,7 @@ demo)
     exec examples/demo.sh "$@"
     ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '2,9s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac
