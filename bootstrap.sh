@@ -29,6 +29,7 @@ missing() {
     have_library libjansson.a            || echo libjansson-dev
     have_header xxhash.h                 || echo libxxhash-dev
     have_compiler                        || echo clang-19
+    [ "$verb" != test ] || [ -e /usr/lib/llvm-19/bin/ld.lld ] || echo lld-19
     [ "$verb" != demo ] || [ -s build/demo/kjv.txt ] || have bible || echo bible-kjv
 }
 
@@ -39,23 +40,31 @@ as_root() {
     fi
 }
 
+# What moec cannot be built without: of LLVM 19 only speed and some tests depend.
+required() { missing | grep -v -e '-19$' | tr '\n' ' '; }
+
 install_missing() {
     list=$(missing | tr '\n' ' ')
     [ -n "$list" ] || return 0
     say "missing packages: $list"
-    have apt-get || die "no apt-get here; install the equivalents of: $list"
+    if ! have apt-get; then
+        [ -z "$(required)" ] || die "no apt-get here; install the equivalents of: $(required)"
+        return 0
+    fi
     as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2 ||
         say "apt-get update failed; trying with the package lists at hand"
-    # One by one: a failure names its package, and clang-19 can be done without.
+    # One by one: a failure names its package, and those of LLVM 19 can be done without.
     for package in $list; do
         say "installing $package"
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
             "$package" >&2 && continue
-        [ "$package" = clang-19 ] || die "cannot install $package; install it by hand and run again"
-        say "no clang-19 here: kernels will be compiled with gcc, which is slower to compile"
+        case $package in
+        clang-19) say "no clang-19 here: kernels will be compiled with gcc, which takes longer" ;;
+        lld-19) say "no lld-19 here: tests that link AMD code objects will be skipped" ;;
+        *) die "cannot install $package; install it by hand and run again" ;;
+        esac
     done
-    left=$(missing | grep -v '^clang-19$' | tr '\n' ' ') || true
-    [ -z "$left" ] || die "still missing after installation: $left"
+    [ -z "$(required)" ] || die "still missing after installation: $(required)"
 }
 
 build() {

@@ -108,8 +108,9 @@ T_CASE(damaged_binaries_are_rebuilt) {
 }
 
 T_CASE(damaged_manifests_are_rebuilt) {
-    static const char *const bad[] = {"", "format : moec module 1\n", "\n\n\n", "format : moec module 1\n"
-        "file : ../../../../etc/passwd\nbytes : 1\nhash : 00112233445566778899aabbccddeeff\n"};
+    static const char outside[] = "format : moec module 1\nfile : ../../../../etc/passwd\nbytes : 1\n"
+                                  "hash : 00112233445566778899aabbccddeeff\n";
+    static const char *const bad[] = {"", "format : moec module 1\n", "\n\n\n", outside};
     moec_cache *cache;
     moec_error err = {0};
     char path[MOEC_PATH_BYTES], manifest[MOEC_PATH_BYTES];

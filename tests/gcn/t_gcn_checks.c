@@ -189,7 +189,7 @@ static void run_arch(const char *arch, int bit)
     struct text t = {0};
     size_t n = 0;
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     asm_begin(&t, arch);
     for (int i = 0; i < NROWS; i++) {
         sprintf(names[i], "c%d", i);
@@ -215,7 +215,7 @@ static void subnormals(const char *arch, const char *mfma, bool flushes)
     static const char *const name[] = {"k"};
     struct text t = {0};
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     asm_begin(&t, arch);
     asm_kernel(&t, "k");
     text_add(&t, "  s_load_dwordx4 s[88:91], s[0:1], 0\n  v_mov_b32 v2, 0x00010001\n"
@@ -253,7 +253,7 @@ T_CASE(unknown_instructions_are_listed)
     size_t bytes;
     gcn_object *o;
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     asm_begin(&t, "gfx90a");
     asm_kernel(&t, "k");
     text_add(&t, "  s_sendmsg sendmsg(MSG_INTERRUPT)\n  v_mov_b32 v1, 0\n  v_cubeid_f32 v1, v1, v1, v1\n"

@@ -55,7 +55,7 @@ static void all_jobs(int arch)
 {
     uint64_t insts = 0;
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     clock_t start = 0, spent = 0;
     for (int v = 0; v < NVARIANTS; v++) {
         gcn_object *o = build(variants[v].define, archs[arch]);
@@ -92,7 +92,7 @@ T_CASE(kernels_gfx942) { all_jobs(1); }
 T_CASE(architectures_agree_bit_by_bit)
 {
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     gcn_object *o[2] = {build(variants[0].define, archs[0]), build(variants[0].define, archs[1])};
     T_NEED(o[0] && o[1]);
     for (int i = 0; i < NJOBS; i++) {
@@ -114,7 +114,7 @@ T_CASE(architectures_agree_bit_by_bit)
 static void planted(const char *bug)
 {
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     for (int a = 0; a < 2; a++) { // 16x16 on gfx90a, 32x32 on gfx942
         char define[200];
         snprintf(define, sizeof define, "%s#define %s 1\n", variants[2 * a].define, bug);
@@ -138,7 +138,7 @@ T_CASE(swapped_operand_is_caught) { planted("BUG_SWAP"); }
 T_CASE(static_differences_are_reported)
 {
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     gcn_object *o = build(variants[0].define, "gfx90a");
     T_NEED(o);
     const gcn_report *r = gcn_find_kernel(o, "gemm");
@@ -178,7 +178,7 @@ T_CASE(spills_are_reported)
         "  for (int i = 0; i < n; i++) s += t[(i * 7 + l) % 40];\n"
         "  y[l] = s; }\n";
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     for (int a = 0; a < 2; a++) {
         char why[2000];
         size_t bytes;

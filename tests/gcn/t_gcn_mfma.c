@@ -210,7 +210,7 @@ static void all_shapes(const char *arch, bool cdna3)
     struct text t = {0};
     size_t n = 0;
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     asm_begin(&t, arch);
     for (int i = 0; i < NSHAPES; i++) {
         sprintf(names[i], "m%d", i);
@@ -290,7 +290,7 @@ static void all_uses(const char *arch, bool cdna3)
     struct text t = {0};
     size_t n = 0;
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     asm_begin(&t, arch);
     for (int u = 0; u < NUSES; u++)
         for (int nops = 0; nops < MAX_NOPS && uses[u].cdna3 == cdna3; nops++) {

@@ -290,7 +290,7 @@ static void all(const char *arch)
                                        "#define MI 32\n#define SWIZZLE 0\n#define VGPR_ACC 1\n"};
     struct tally sum = {0};
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     for (int v = 0; v < 2; v++) {
         static struct program p;
         T_NEED(load_program(&p, defs[v], arch));

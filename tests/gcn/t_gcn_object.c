@@ -40,7 +40,7 @@ T_CASE(whole_object_opens_and_runs)
     char msg[256];
     gcn_object *o;
     if (!ready())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     T_EQ(gcn_open(co, co_bytes, &o, msg, sizeof msg), GCN_OK);
     float x[100];
     for (int i = 0; i < 100; i++)
@@ -64,7 +64,7 @@ T_CASE(bad_launches_are_refused)
     gcn_object *o;
     gcn_result r;
     if (!ready())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     T_EQ(gcn_open(co, co_bytes, &o, msg, sizeof msg), GCN_OK);
     unsigned char args[512] = {0};
     gcn_launch l = {.kernel = "nothing", .kernarg = args, .kernarg_bytes = 12};
@@ -84,7 +84,7 @@ T_CASE(foreign_files_are_refused)
     char msg[256];
     unsigned char *p;
     if (!ready())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     T_EQ(open_bytes("", 0, msg, sizeof msg), GCN_E_OBJECT);
     T_EQ(open_bytes("__CLANG_OFFLOAD_BUNDLE__ and so on, and so on, and so on, to 64 bytes", 64,
                     msg, sizeof msg), GCN_E_OBJECT);
@@ -104,7 +104,7 @@ T_CASE(truncated_files_are_refused)
 {
     char msg[256];
     if (!ready())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     for (size_t n = 0; n < co_bytes; n += n < 512 ? 1 : 61) {
         unsigned char *p = malloc(n ? n : 1); // its own allocation: overruns are visible
         T_NEED(p);
@@ -123,7 +123,7 @@ T_CASE(flipped_bits_do_no_harm)
     unsigned seed = 1;
     int opened = 0, refused = 0;
     if (!ready())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     unsigned char *p = malloc(co_bytes);
     T_NEED(p);
     for (int round = 0; round < 400; round++) {

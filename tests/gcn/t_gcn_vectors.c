@@ -180,7 +180,7 @@ static void run_arch(const char *arch, int bit)
     size_t n = 0, bytes;
     char why[4000];
     if (tool_missing())
-        T_SKIP("clang-19 not found");
+        T_SKIP("clang-19 or lld-19 not found");
     asm_begin(&t, arch);
     for (int i = 0; i < NVECTORS; i++) {
         sprintf(names[i], "k%d", i);

@@ -31,7 +31,7 @@ void text_free(struct text *t)
 
 bool tool_missing(void)
 {
-    return system("clang-19 --version >/dev/null 2>&1") != 0;
+    return system("command -v \"$(clang-19 -print-prog-name=ld.lld)\" >/dev/null 2>&1") != 0;
 }
 
 static void *slurp(const char *path, size_t *bytes)
