@@ -140,3 +140,14 @@ moec_status moec_expr(const char *text, const moec_sizes *sizes, int64_t *value,
     if (!p.rc) *value = v;
     return p.rc;
 }
+
+moec_status moec_launch_grid(const moec_launch *launch, int phase, const moec_sizes *sizes,
+                             int64_t *blocks, moec_error *err) {
+    char text[MOEC_EXPR_BYTES];
+    const char *at = launch->grid;
+    for (const char *next; phase-- > 0 && (next = strchr(at, ';')); at = next + 1) {}
+    size_t n = strcspn(at, ";");
+    memcpy(text, at, n);
+    text[n] = 0;
+    return moec_expr(text, sizes, blocks, err);
+}

@@ -207,6 +207,10 @@ typedef struct moec_launch {
     moec_tmap tmap[MOEC_MAX_TMAPS];
 } moec_launch;
 
+/* Blocks of one phase: the phase-th expression of launch->grid, the last one when there are fewer. */
+moec_status moec_launch_grid(const moec_launch *launch, int phase, const moec_sizes *sizes,
+                             int64_t *blocks, moec_error *err);
+
 /* An emitted kernel. Strings are owned by the kernel: moec_kernel_free. */
 typedef struct moec_kernel {
     const moec_op *op;

@@ -180,9 +180,21 @@ static moec_status run_with(session *s, moec_device *device, moec_error *err) {
     cli_settings(call, random ? NULL : &spec, device->target->name);
     if (!call->json && moec_cpu_emulates(device->target))
         printf("# %s: tile instructions are emulated in plain C on this machine\n", device->target->name);
+    if (!call->json && device->ops->substitute) printf("# %s\n", device->ops->substitute);
     if (random) return verify_random(s, device, o, err);
     watch(s, &spec, o.seed);
     return moec_verify_spec(device, &spec, &o, err);
+}
+
+/* The machine itself, or for the HIP family, where there is none, the interpreter of its code. */
+static moec_status open_strongest(const cli_call *call, moec_device **device, moec_error *err) {
+    moec_error second = {0};
+    moec_status rc = cli_device(call, device, err);
+    const moec_target *target = moec_target_find(cli_text(call, "target"));
+    if (!rc || !target || strcmp(target->family, "hip") || getenv("MOEC_GCN")) return rc;
+    setenv("MOEC_GCN", "1", 1);
+    if (!cli_device(call, device, &second)) return MOEC_OK;
+    return moec_hint(err, rc, "without a GPU: %.500s", second.text);
 }
 
 static moec_status run(cli_call *call, moec_error *err) {
@@ -190,7 +202,7 @@ static moec_status run(cli_call *call, moec_error *err) {
     moec_device *device = NULL;
     if (!s) return moec_fail(err, MOEC_E_NOMEM, "out of memory: verify");
     *s = (session){.call = call, .device = cli_text(call, "target"), .faults = json_array()};
-    moec_status rc = cli_device(call, &device, err);
+    moec_status rc = open_strongest(call, &device, err);
     if (!rc) rc = run_with(s, device, err);
     if (!rc && call->json) print_json(s, cli_settings_json(call, NULL, device->target->name));
     if (!rc && !call->json) print_table(s);

@@ -15,6 +15,7 @@
 static const moec_device_ops *const families[] = {
     &moec_cpu_device_ops,
     &moec_cuda_device_ops,
+    &moec_hip_device_ops,
 };
 enum { FAMILY_COUNT = sizeof families / sizeof *families };
 

@@ -25,6 +25,7 @@ typedef struct moec_module moec_module; /* a loaded kernel; belongs to its devic
 
 typedef struct moec_device_ops {
     const char *family;
+    const char *substitute; /* what runs in place of the machine, in words; NULL: the machine itself */
     /* Opens machine number `index` of the family for device->target (NULL: sets the best one that
      * the machine can run). Fills state, threads or sms. */
     moec_status (*open)(moec_device *device, int index, moec_error *err);
@@ -74,6 +75,7 @@ struct moec_module {
 
 extern const moec_device_ops moec_cpu_device_ops; /* device_cpu.c */
 extern const moec_device_ops moec_cuda_device_ops; /* device_cuda.c */
+extern const moec_device_ops moec_hip_device_ops; /* device_hip.c */
 
 /* Best target of the CPU this runs on, and whether it can run a given one (cpu_features.c). */
 const moec_target *moec_cpu_best(void);

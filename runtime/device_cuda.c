@@ -267,16 +267,6 @@ static moec_status make_tmap(moec_device *device, const moec_module *module, con
 
 /* ---- launches ---- */
 
-/* The grid of one phase: the phase-th of the expressions between ';', the last when there are less. */
-static moec_status grid_of(const moec_launch *launch, int phase, const moec_sizes *sizes,
-                           int64_t *blocks, moec_error *err) {
-    char text[MOEC_EXPR_BYTES];
-    const char *at = launch->grid;
-    for (const char *next; phase-- > 0 && (next = strchr(at, ';')); at = next + 1) {}
-    snprintf(text, sizeof text, "%.*s", (int)strcspn(at, ";"), at);
-    return moec_expr(text, sizes, blocks, err);
-}
-
 static moec_status start(moec_device *device, CUstream stream, const moec_module *module, int64_t blocks,
                          void **params, moec_error *err) {
     gpu *g = device->state;
@@ -322,7 +312,7 @@ static moec_status cuda_launch(moec_device *device, void *stream, const moec_mod
         params[count++] = &maps[i];
     }
     for (phase = 0; phase < (launch->phases > 1 ? launch->phases : 1); phase++) {
-        MOEC_TRY(grid_of(launch, (int)phase, sizes, &blocks, err));
+        MOEC_TRY(moec_launch_grid(launch, (int)phase, sizes, &blocks, err));
         if (blocks > 0) MOEC_TRY(start(device, stream, module, blocks, params, err));
     }
     return MOEC_OK;

@@ -1,0 +1,34 @@
+/* Finds the plug-in and the table it exports. */
+#include "dl_gcn.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs.h"
+
+static void plugin_path(const char *wish, char *path, size_t bytes) {
+    char program[MOEC_PATH_BYTES] = "";
+    if (strchr(wish, '/')) {
+        snprintf(path, bytes, "%s", wish);
+        return;
+    }
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    char *slash = n > 0 ? strrchr(program, '/') : NULL;
+    if (slash) *slash = 0;
+    snprintf(path, bytes, "%.4000s/libmoec-gcn.so", slash ? program : ".");
+}
+
+moec_status moec_gcn_open(const moec_device_ops **ops, moec_error *err) {
+    const char *wish = getenv("MOEC_GCN");
+    char path[MOEC_PATH_BYTES];
+    plugin_path(wish ? wish : "", path, sizeof path);
+    void *plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    *ops = plugin ? dlsym(plugin, "moec_hip_emulator") : NULL;
+    if (*ops) return MOEC_OK;
+    moec_status rc = moec_fail(err, MOEC_E_TOOL, "the interpreter of AMD code objects cannot be opened: "
+                               "%s", dlerror());
+    return moec_hint(err, rc, "ninja builds it as build/libmoec-gcn.so; unset MOEC_GCN to use a GPU");
+}
