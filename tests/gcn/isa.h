@@ -171,6 +171,7 @@ struct wave {
     u64 write;        // lanes the current instruction writes: exec less what DPP masks off
     u64 first_exec;
     u32 mode;
+    u32 indexed;      // s_set_gpr_idx: bits 0-2 sources, bit 3 result; the offset is in m0
     u32 pc;           // index of the instruction
     u32 next;         // where to go after the current instruction
     int state, id;
@@ -275,8 +276,8 @@ void note_wait_states(struct wave *w, const struct inst *in);
 exec_fn x_v, x_w, x_cmp, x_pk16, x_pk32, x_pk_mov, x_cndmask, x_carry, x_div_scale, x_div_fmas,
     x_mad64, x_mix, x_swap, x_readlane, x_readfirstlane, x_writelane, x_mfma, x_acc, x_salu,
     x_saveexec, x_sopc, x_sopk, x_branch, x_sopp, x_getpc, x_setpc, x_getreg, x_setreg, x_smem,
-    x_sbuffer, x_vmem, x_ds, x_ds_lane, x_cselect, x_mbcnt, x_nop, x_dot2, x_swappc, x_memtime,
-    x_bitset, x_cmov;
+    x_sbuffer, x_vmem, x_ds, x_ds_lane, x_cselect, x_mbcnt, x_nop, x_dot2, x_memtime,
+    x_gpr_index;
 struct value {
     const u32 *x, *ub;
     u64 un;

@@ -102,11 +102,30 @@ static struct value raw_source(struct wave *w, const struct operand *o, int part
     return (struct value){tmp, utmp, ~(u64)0};
 }
 
+// Rows further on that s_set_gpr_idx asks for, where bit `which` of the mode is set.
+static u32 row_offset(struct wave *w, u32 row, u32 which)
+{
+    if (!(w->indexed >> which & 1))
+        return 0;
+    u32 by = w->s[REG_M0] & 255;
+    if (row < 256 && row + by < w->g->k->vgprs)
+        return by;
+    report(w, GCN_REGISTER, -1, "register index %u + %u is not allocated", row, by);
+    w->g->stop = true;
+    return 0;
+}
+
 // Dword `part` of text operand i, with everything the instruction asks to be done to it.
 struct value src32(struct wave *w, const struct inst *in, int i, int part, u32 *tmp, u32 *utmp)
 {
     const struct operand *o = &in->o[i];
     int which = i - in->nd, type = in->op->type;
+    struct operand moved;
+    if (w->indexed && which >= 0 && which < 3 && is_vector(o)) {
+        moved = *o;
+        moved.reg += (u16)row_offset(w, o->reg - REG_V, (u32)which);
+        o = &moved;
+    }
     struct value s = raw_source(w, o, part, tmp, utmp);
     if (in->dpp && which == 0)
         s = apply_dpp(w, in, s, tmp, utmp);
@@ -185,6 +204,8 @@ void put32(struct wave *w, const struct inst *in, u32 row, const u32 *r, u64 un,
         }
         r = merged, ub = umerged, un = ~(u64)0;
     }
+    if (w->indexed && in->op->flags & OF_VALU)
+        row += row_offset(w, row, 3);
     u32 *d = w->v[row];
     for (int l = 0; l < LANES; l++)
         d[l] = (r[l] & m[l]) | (d[l] & ~m[l]);

@@ -284,6 +284,7 @@ static void reset_wave(struct wave *w, struct group *g, int id, const u32 block[
     w->scc = 0;
     w->scc_u = 1;
     w->mode = k->rsrc1 >> 12 & 0xff;
+    w->indexed = 0;
     w->state = W_RUN;
     w->vm.count = w->vm.nsmem = w->vm.nflat = 0;
     w->lgkm.count = w->lgkm.nsmem = w->lgkm.nflat = 0;

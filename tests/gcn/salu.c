@@ -398,6 +398,21 @@ void x_setreg(struct wave *w, const struct inst *in)
         w->mode = (w->mode & ~mask) | ((u32)x << at & mask);
     w->t->last_setreg = w->clock;
 }
+// Register indexing: the mode's bits say which operands of vector instructions move by m0[7:0].
+enum { GI_ON, GI_OFF, GI_MODE, GI_INDEX };
+void x_gpr_index(struct wave *w, const struct inst *in)
+{
+    u32 mode = in->op->param == GI_ON ? in->word[0] >> 8 & 15 : in->word[0] & 15;
+    if (in->op->param == GI_ON || in->op->param == GI_INDEX) {
+        need_defined(w, &in->o[0], 1, "register index");
+        u64 un, x = operand64(w, &in->o[0], &un);
+        w->s[REG_M0] = (w->s[REG_M0] & ~255u) | ((u32)x & 255);
+        w->su[REG_M0] = 0;
+    }
+    if (in->op->param != GI_INDEX)
+        w->indexed = in->op->param == GI_OFF ? 0 : mode;
+}
+
 void x_memtime(struct wave *w, const struct inst *in)
 {
     set_scalar(w, &in->o[0], w->g->result->instructions, 0);
@@ -454,6 +469,10 @@ const struct op salu_ops[] = {
     SOPP("s_waitcnt", P_WAITCNT), SOPP("s_setprio", P_NOP), SOPP("s_sleep", P_NOP),
     SOPP("s_inst_prefetch", P_NOP), SOPP("s_icache_inv", P_NOP), SOPP("s_code_end", P_NOP),
     SOPP("s_dcache_inv", P_NOP), SOPP("s_dcache_wb", P_NOP), SOPP("s_ttracedata", P_NOP),
+    R("s_set_gpr_idx_on", "si", x_gpr_index, T_B32, GI_ON),
+    R("s_set_gpr_idx_off", "", x_gpr_index, T_B32, GI_OFF),
+    R("s_set_gpr_idx_mode", "i", x_gpr_index, T_B32, GI_MODE),
+    R("s_set_gpr_idx_idx", "s", x_gpr_index, T_B32, GI_INDEX),
     R("s_getpc_b64", "d", x_getpc, T_B64, 0), R("s_setpc_b64", "s", x_setpc, T_B64, 0),
     R("s_swappc_b64", "ds", x_setpc, T_B64, 0), R("s_memtime", "d", x_memtime, T_B64, 0),
     R("s_memrealtime", "d", x_memtime, T_B64, 0),

@@ -175,7 +175,9 @@ void x_div_scale(struct wave *w, const struct inst *in)
     put_wide(w, in, r, un, un);
 }
 
-// a * b + c, scaled up where vcc says that v_div_scale scaled down
+// a * b + c, scaled back where vcc says that v_div_scale scaled: up when the quotient so far is
+// large, else down. (The manuals print one factor, 2^32; division only comes out right with 2^64 in
+// either direction, which is also what emulators checked against hardware do.)
 void x_div_fmas(struct wave *w, const struct inst *in)
 {
     static const struct operand vcc = {.kind = O_REG, .n = 2, .reg = REG_VCC};
@@ -183,13 +185,16 @@ void x_div_fmas(struct wave *w, const struct inst *in)
     for (int i = 0; i < 3; i++)
         un |= wide_source(w, in, 1 + i, s[i], &low);
     for (int l = 0; l < LANES; l++) {
-        bool up = mask >> l & 1;
+        bool scaled = mask >> l & 1;
         if (in->op->type == T_F64) {
             double f = fma(as_f64(s[0][l]), as_f64(s[1][l]), as_f64(s[2][l]));
-            r[l] = as_u64(up ? ldexp(f, 64) : f);
+            int by = (s[2][l] >> 52 & 2047) > 1023 ? 128 : -128;
+            r[l] = as_u64(scaled ? ldexp(f, by) : f);
         } else {
-            float f = fmaf(as_f32((u32)s[0][l]), as_f32((u32)s[1][l]), as_f32((u32)s[2][l]));
-            r[l] = as_u32(up ? ldexpf(f, 32) : f);
+            float x = as_f32((u32)s[0][l]), y = as_f32((u32)s[1][l]), z = as_f32((u32)s[2][l]);
+            int by = exponent(z) > 127 ? 64 : -64; // scaling and adding round once
+            float scaled_sum = (float)ldexp(fma((double)x, (double)y, (double)z), by);
+            r[l] = as_u32(scaled ? scaled_sum : fmaf(x, y, z));
         }
     }
     put_wide(w, in, r, un, un);

@@ -207,6 +207,10 @@ static float div_fixup_f(float q, float d, float n)
         return as_f32(sign | 0x7f800000u);
     if (isinf(d) || n == 0)
         return as_f32(sign);
+    if ((int)(as_u32(n) >> 23 & 255) - (int)(as_u32(d) >> 23 & 255) < -150)
+        return as_f32(sign); // underflow
+    if (q != q) // the sequence overflowed on the way
+        return as_f32(sign | 0x7f800000u);
     return as_f32((as_u32(q) & 0x7fffffffu) | sign);
 }
 static double div_fixup_d(double q, double d, double n)
@@ -220,6 +224,10 @@ static double div_fixup_d(double q, double d, double n)
         return as_f64(sign | 0x7ff0000000000000ull);
     if (isinf(d) || n == 0)
         return as_f64(sign);
+    if ((int)(as_u64(n) >> 52 & 2047) - (int)(as_u64(d) >> 52 & 2047) < -1075)
+        return as_f64(sign);
+    if (q != q)
+        return as_f64(sign | 0x7ff0000000000000ull);
     return as_f64((as_u64(q) & ~((u64)1 << 63)) | sign);
 }
 
