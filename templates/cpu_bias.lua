@@ -19,7 +19,7 @@ end
 
 return {
     ops = { "db1", "db2" },
-    targets = { "cpu-scalar", "cpu-avx2", "cpu-avx512", "cpu-amx" },
+    targets = lib.cpu_targets,
     tunables = { { name = "vectors", values = { 4, 2, 8 }, doc = "vectors of columns that a thread sums at a time" } },
     constraints = {},
     derive = function(r)

@@ -69,7 +69,8 @@ end
 
 return {
     ops = { "dw1", "dw2", "linear_dw" },
-    targets = { "cpu-scalar", "cpu-avx2", "cpu-avx512" },
+    targets = lib.cpu_targets,
+    generic = true, -- cpu-amx has templates of its own for bf16
     tunables = {
         { name = "mr", values = { 12, 8, 6, 4 }, doc = "rows of a register tile" },
         { name = "nr", values = { 2, 4 }, doc = "vectors of a register tile" },
@@ -91,7 +92,7 @@ return {
           ok = function(r) return r.config.cols % (r.config.nr * r.lib.lanes(r.target)) == 0 end },
     },
     default = function(r)
-        local mr = ({ ["cpu-scalar"] = 4, ["cpu-avx2"] = 6, ["cpu-avx512"] = 12 })[r.target.name]
+        local mr = lib.cpu_tile_rows(r.target)
         local g = facts({ op = r.op, spec = r.spec, target = r.target, lib = r.lib, config = { mr = mr, nr = 2 } })
         local big = g.experts * g.rows * g.cols * 4 > STREAM_BYTES and g.out_type == "f32"
         return { mr = mr, nr = 2, rows = 288, cols = 512, depth = 256, start = 16,

@@ -82,8 +82,8 @@ local function derive(r)
             { "unit", g.pair and 2 or 1, "elements of the dot products in 32 bits" },
         },
         prose = {
-            ("%s: for each expert e and each of its rows r, %s[r] = finish( %s[r] * %s ), sums in f32."):format(
-                r.op.name, g.out, g.a .. (g.gather and "[token(r)]" or ""),
+            ("%s: for each expert e and each of its rows r, %s[r] = finish( %s * %s ), sums in f32."):format(
+                r.op.name, g.out, g.a .. (g.gather and "[token(r)]" or "[r]"),
                 g.form == "nt" and g.b .. "_e^T" or g.b .. "_e"),
             "A thread takes a piece of the work (the line at the end of this file) and goes through it in blocks:",
             "pack rows of the left operand (this is where tokens are gathered) and weights into its workspace,",
@@ -94,7 +94,8 @@ end
 
 return {
     ops = { "up", "down", "dh", "dx", "linear", "linear_dx" },
-    targets = { "cpu-scalar", "cpu-avx2", "cpu-avx512" },
+    targets = lib.cpu_targets,
+    generic = true, -- cpu-amx has templates of its own for bf16
     tunables = {
         { name = "mr", values = { 12, 8, 6, 4 }, doc = "rows of a register tile" },
         { name = "nr", values = { 2, 4 }, doc = "vectors of a register tile" },
@@ -111,7 +112,7 @@ return {
           ok = function(r) return r.config.cols % (r.config.nr * r.lib.lanes(r.target)) == 0 end },
     },
     default = function(r)
-        local mr = ({ ["cpu-scalar"] = 4, ["cpu-avx2"] = 6, ["cpu-avx512"] = 12 })[r.target.name]
+        local mr = lib.cpu_tile_rows(r.target)
         return { mr = mr, nr = 2, rows = 288, cols = 256, depth = 256, start = 16 }
     end,
     derive = derive,

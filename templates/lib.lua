@@ -74,6 +74,12 @@ function lib.cpu_op(op, derive)
     return { ops = { op }, targets = lib.cpu_targets, tunables = {}, constraints = {}, derive = derive }
 end
 
+-- Rows of the tallest register tile two vectors wide that the registers of a CPU target hold.
+function lib.cpu_tile_rows(target)
+    if target.vector_bits == 0 then return 4 end
+    return target.registers >= 32 and 12 or 6
+end
+
 -- Heights of the register tiles of a CPU GEMM: the full one, then shorter ones for what is left.
 function lib.cpu_tiles(mr)
     local step = mr % 4 == 0 and 4 or 2
