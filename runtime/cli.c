@@ -234,7 +234,10 @@ moec_status cli_device(const cli_call *call, moec_device **device, moec_error *e
     int64_t threads = option_index(call, "threads", 7, 0) < 0 ? 0 : cli_int(call, "threads");
     if (threads > 4096) return cli_usage(call, err, "--threads is at most 4096");
     MOEC_TRY(moec_device_open(cli_text(call, "target"), (int)threads, device, err));
-    return MOEC_OK;
+    moec_status rc = moec_device_ready(*device, err);
+    if (rc) moec_device_close(*device);
+    else if (*moec_device_note(*device)) cli_warn("%s", moec_device_note(*device));
+    return rc;
 }
 
 /* ---- printing ---- */

@@ -105,6 +105,8 @@ void moec_module_free(moec_device *device, moec_module *module); /* drops one re
 /* The target whose template serves the request's op and dtype: its target or the nearest of that
  * one's fallbacks. NULL when there is none. */
 const moec_target *moec_serving_target(moec_gen *gen, const moec_request *request);
+/* Opens the kernel cache and the generator, which the first module would do: the note is known then. */
+moec_status moec_device_ready(moec_device *device, moec_error *err);
 /* What the user should know about this device, or "": e.g. that the cache cannot be written. */
 const char *moec_device_note(const moec_device *device);
 moec_status moec_device_copy(moec_device *device, void *stream, void *dst, const void *src,

@@ -156,14 +156,18 @@ static moec_status obtain(moec_device *device, const moec_request *request, moec
     return MOEC_OK;
 }
 
+moec_status moec_device_ready(moec_device *device, moec_error *err) {
+    if (!device->gen) MOEC_TRY(moec_gen_new(&device->gen, err));
+    return device->cache ? MOEC_OK : moec_cache_open(NULL, &device->cache, err);
+}
+
 static moec_status prepare(moec_device *device, const moec_toolchain **toolchain,
                            char id[MOEC_TOOLCHAIN_ID_BYTES], moec_error *err) {
     *toolchain = moec_toolchain_find(device->target->family);
     if (!*toolchain)
         return moec_fail(err, MOEC_E_TOOL, "no toolchain for %s in this build", device->target->name);
     MOEC_TRY((*toolchain)->identify(device->target, id, err));
-    if (!device->gen) MOEC_TRY(moec_gen_new(&device->gen, err));
-    return device->cache ? MOEC_OK : moec_cache_open(NULL, &device->cache, err);
+    return moec_device_ready(device, err);
 }
 
 /* Builds and loads the modules that are not loaded yet. */

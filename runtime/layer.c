@@ -18,8 +18,8 @@
 struct moec_layer {
     moec_device *device;
     moec_spec spec;
-    bool recompute;
-    moec_module *modules[MOEC_L_COUNT]; /* NULL where the spec has no such kernel */
+    bool recompute, inference;
+    moec_module *modules[MOEC_L_COUNT]; /* NULL where the layer has no such kernel */
 };
 
 /* ---- the rows ---- */
@@ -64,13 +64,17 @@ moec_spec moec_layer_row_spec(const moec_layer_row *row, const moec_spec *spec) 
 
 /* ---- creation ---- */
 
+static bool has_row(const moec_layer *layer, const moec_layer_row *row) {
+    return moec_layer_row_used(row, &layer->spec) && !(layer->inference && row->backward);
+}
+
 static moec_status fill_requests(moec_layer *layer, const moec_layer_options *options,
                                  const moec_plan *plan, moec_spec *specs, moec_config *configs,
                                  moec_request *requests, moec_error *err) {
     for (int i = 0, n = 0; i < MOEC_L_COUNT; i++) {
         const moec_layer_row *row = &rows[i];
         char text[512];
-        if (!moec_layer_row_used(row, &layer->spec)) continue;
+        if (!has_row(layer, row)) continue;
         specs[n] = moec_layer_row_spec(row, &layer->spec);
         requests[n] = (moec_request){.op = moec_op_get(row->op), .spec = &specs[n],
                                      .target = layer->device->target, .tokens = options->tokens_hint};
@@ -84,9 +88,9 @@ static moec_status fill_requests(moec_layer *layer, const moec_layer_options *op
     return MOEC_OK;
 }
 
-static int used_rows(const moec_spec *spec) {
+static int used_rows(const moec_layer *layer) {
     int n = 0;
-    for (int i = 0; i < MOEC_L_COUNT; i++) n += moec_layer_row_used(&rows[i], spec);
+    for (int i = 0; i < MOEC_L_COUNT; i++) n += has_row(layer, &rows[i]);
     return n;
 }
 
@@ -103,10 +107,9 @@ static moec_status create_modules(moec_layer *layer, const moec_layer_options *o
     moec_status rc = moec_plan_read(options->plan, &layer->spec, layer->device->target, &plan, err);
     if (!rc) rc = fill_requests(layer, options, &plan, w->specs, w->configs, w->requests, err);
     if (!rc)
-        rc = moec_module_create_all(layer->device, w->requests, used_rows(&layer->spec), w->modules,
-                                    err);
+        rc = moec_module_create_all(layer->device, w->requests, used_rows(layer), w->modules, err);
     for (int i = 0, n = 0; i < MOEC_L_COUNT && !rc; i++)
-        if (moec_layer_row_used(&rows[i], &layer->spec)) layer->modules[i] = w->modules[n++];
+        if (has_row(layer, &rows[i])) layer->modules[i] = w->modules[n++];
     moec_plan_free(&plan);
     free(w);
     return rc;
@@ -122,6 +125,7 @@ moec_status moec_layer_create(moec_device *device, const char *spec, const moec_
     moec_count(MOEC_COUNT_ALLOC);
     layer->device = device;
     layer->recompute = options->recompute != 0;
+    layer->inference = options->inference != 0;
     moec_status rc = moec_spec_parse(spec, &layer->spec, err);
     if (!rc) rc = create_modules(layer, options, err);
     if (rc) moec_layer_free(layer);
@@ -242,7 +246,9 @@ static moec_status plan_backward(const moec_layer *layer, int64_t T, backward_pl
 size_t moec_layer_workspace_bytes(const moec_layer *layer, int64_t T) {
     forward_plan f;
     backward_plan b;
-    if (plan_forward(layer, T, true, &f, NULL) || plan_backward(layer, T, &b, NULL)) return 0;
+    if (plan_forward(layer, T, true, &f, NULL)) return 0;
+    if (layer->inference) return f.region.bytes;
+    if (plan_backward(layer, T, &b, NULL)) return 0;
     return f.region.bytes > b.region.bytes ? f.region.bytes : b.region.bytes;
 }
 
@@ -362,6 +368,8 @@ moec_status moec_layer_forward(moec_layer *layer, const moec_forward *c, moec_er
 
 static moec_status check_backward(const moec_layer *layer, const moec_backward *c, moec_error *err) {
     const moec_spec *s = &layer->spec;
+    if (layer->inference)
+        return moec_fail(err, MOEC_E_INVAL, "the layer was created with options.inference: it has no backward");
     MOEC_TRY(check_T(layer, c->T, err));
     MOEC_TRY(need(c->dw1, true, "dw1", err));
     MOEC_TRY(need(c->dw2, true, "dw2", err));

@@ -51,6 +51,7 @@ typedef struct moec_layer_options {
     const char *plan;      /* plan file with a config for each op; NULL: defaults */
     int64_t tokens_hint;   /* expected T, guides default configs; 0: a large batch */
     int recompute;         /* 1: Hpre is not saved but recomputed in backward */
+    int inference;         /* 1: forward only; no backward kernel is compiled */
 } moec_layer_options;
 
 /* Compiles (or finds in the cache) every kernel of the layer. `options` may be NULL. */

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -217,6 +218,32 @@ T_CASE(an_unusable_root_falls_back_with_a_note) {
     T_OK(sound(path));
     moec_cache_close(cache);
     T_OK(access(path, F_OK)); /* the private directory went with the cache object */
+}
+
+/* No room for a single byte: the error says so, nothing is left behind, and the next try works. */
+T_CASE(a_full_disk_is_an_error_and_no_more) {
+    moec_cache *cache;
+    moec_error err = {0};
+    char path[MOEC_PATH_BYTES];
+    fresh();
+    T_NEED(!moec_cache_open(root, &cache, &err));
+    fflush(stdout);
+    pid_t pid = fork();
+    if (!pid) {
+        struct rlimit none = {0, 0};
+        signal(SIGXFSZ, SIG_IGN); /* writes fail with EFBIG, as they would with ENOSPC */
+        if (setrlimit(RLIMIT_FSIZE, &none)) _exit(9);
+        if (get(cache, path, &err) != MOEC_E_IO) _exit(1);
+        _exit(strstr(err.text, root) && strstr(err.text, "too large") ? 0 : 2);
+    }
+    int status = -1;
+    waitpid(pid, &status, 0);
+    T_EQ(WEXITSTATUS(status), 0);
+    T_OK(!moec_cache_find(cache, key, path));
+    snprintf(path, sizeof path, "ls %s/v1 | grep -q build", root);
+    T_OK(system(path) != 0);
+    T_EQ(get(cache, path, &err), MOEC_OK);
+    moec_cache_close(cache);
 }
 
 /* Entries of a root that became read-only are still used. Root may write anywhere, so ask a child

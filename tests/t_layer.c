@@ -488,6 +488,20 @@ T_CASE(mistakes_are_named) {
     rig_close(&r);
 }
 
+T_CASE(an_inference_layer_has_no_backward) {
+    moec_device *device;
+    moec_layer *layer;
+    moec_error err = {0};
+    moec_layer_options options = {.inference = 1};
+    moec_backward b = {0};
+    T_NEED(!moec_device_open("cpu", 1, &device, &err));
+    T_NEED(!moec_layer_create(device, "E=8 K=2 H=64 F=72 dtype=bf16", &options, &layer, &err));
+    T_EQ(moec_layer_backward(layer, &b, &err), MOEC_E_INVAL);
+    T_HAS(err.text, "options.inference");
+    moec_layer_free(layer);
+    moec_device_close(device);
+}
+
 T_CASE(bad_specs_and_plans) {
     moec_device *device;
     moec_layer *layer;
