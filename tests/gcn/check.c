@@ -174,13 +174,13 @@ void wait_lgkm(struct wave *w, int count)
 
 // ---- LDS ----
 
-static bool other(u32 tag, u32 epoch, u32 id)
+static inline u32 other(u32 tag, u32 epoch, u32 id)
 {
-    return tag >> 8 == epoch && (tag & 0xff) != id;
+    return (tag >> 8 == epoch) & ((tag & 0xff) != id);
 }
-static u32 join(u32 tag, u32 epoch, u32 id)
+static inline u32 join(u32 tag, u32 epoch, u32 id)
 {
-    return tag >> 8 == epoch && (tag & 0xff) != id ? epoch << 8 | 0xff : epoch << 8 | id;
+    return other(tag, epoch, id) ? epoch << 8 | 0xff : epoch << 8 | id;
 }
 
 static void race(struct wave *w, u32 at, u32 tag, const char *what, int lane)
@@ -191,28 +191,67 @@ static void race(struct wave *w, u32 at, u32 tag, const char *what, int lane)
         report(w, GCN_LDS_RACE, lane, "LDS byte %u: %s by wave %u", at, what, tag & 0xff);
 }
 
-// Records an access by a wave and compares with those of other waves since the last barrier.
-void lds_touch(struct wave *w, u32 at, u32 bytes, int how, int lane)
+// Records an access and says whether it conflicts with one of another wave since the last barrier.
+// Without branches, so that the usual widths become a few vector instructions.
+static inline __attribute__((always_inline)) u32 mark(struct group *g, u32 id, u32 at, u32 bytes,
+                                                      int how)
 {
-    struct group *g = w->g;
-    u32 id = (u32)w->id, epoch = g->epoch;
-    if (g->nwaves == 1)
-        return;
     u32 *wr = g->tag->wr + at, *rd = g->tag->rd + at, *atomic = g->tag->at + at;
+    u32 epoch = g->epoch, mine = epoch << 8 | id, clash = 0;
     for (u32 i = 0; i < bytes; i++) {
-        if (other(wr[i], epoch, id))
-            race(w, at + i, wr[i], how == LDS_READ ? "written, then read" : "written twice", lane);
-        if (how != LDS_ATOMIC && other(atomic[i], epoch, id))
-            race(w, at + i, atomic[i], "atomic and plain access", lane);
-        if (how != LDS_READ && other(rd[i], epoch, id))
-            race(w, at + i, rd[i], "read, then written", lane);
+        clash |= other(wr[i], epoch, id);
+        if (how != LDS_ATOMIC)
+            clash |= other(atomic[i], epoch, id);
+        if (how != LDS_READ)
+            clash |= other(rd[i], epoch, id);
         if (how == LDS_READ)
             rd[i] = join(rd[i], epoch, id);
         else if (how == LDS_WRITE)
-            wr[i] = epoch << 8 | id;
+            wr[i] = mine;
         else
             atomic[i] = join(atomic[i], epoch, id);
     }
+    return clash;
+}
+
+static void name_race(struct wave *w, u32 at, u32 bytes, int how, int lane)
+{
+    struct lds_tag *t = w->g->tag;
+    u32 id = (u32)w->id, epoch = w->g->epoch;
+    for (u32 i = at; i < at + bytes; i++) {
+        if (other(t->wr[i], epoch, id))
+            race(w, i, t->wr[i], how == LDS_READ ? "written, then read" : "written twice", lane);
+        else if (how != LDS_ATOMIC && other(t->at[i], epoch, id))
+            race(w, i, t->at[i], "atomic and plain access", lane);
+        else if (how != LDS_READ && other(t->rd[i], epoch, id))
+            race(w, i, t->rd[i], "read, then written", lane);
+        else
+            continue;
+        return;
+    }
+    report(w, GCN_LDS_RACE, lane, "LDS byte %u: written by several waves", at);
+}
+
+void lds_touch(struct wave *w, u32 at, u32 bytes, int how, int lane)
+{
+    struct group *g = w->g;
+    u32 id = (u32)w->id, clash;
+    if (g->nwaves == 1)
+        return;
+    if (bytes == 4 && how == LDS_READ)
+        clash = mark(g, id, at, 4, LDS_READ);
+    else if (bytes == 8 && how == LDS_READ)
+        clash = mark(g, id, at, 8, LDS_READ);
+    else if (bytes == 16 && how == LDS_READ)
+        clash = mark(g, id, at, 16, LDS_READ);
+    else if (bytes == 4 && how == LDS_WRITE)
+        clash = mark(g, id, at, 4, LDS_WRITE);
+    else if (bytes == 16 && how == LDS_WRITE)
+        clash = mark(g, id, at, 16, LDS_WRITE);
+    else
+        clash = mark(g, id, at, bytes, how);
+    if (clash)
+        name_race(w, at, bytes, how, lane);
 }
 
 // Operations still outstanding when their wave passes a barrier may as well happen after it:
