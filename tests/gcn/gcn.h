@@ -94,8 +94,10 @@ typedef struct gcn_expect {
     bool allow_scratch, allow_flat;
 } gcn_expect;
 
-// A range of memory the kernel may touch. `va` is its device address; 0 means the address of
-// `host` itself, which is right for kernels whose arguments hold host pointers.
+// A range of memory the kernel may touch. `va` is its device address. With 0, kernel arguments hold
+// host pointers: those the metadata calls buffers are given addresses far apart, so that running
+// off one buffer cannot land in the next; host addresses found elsewhere (in memory, in structs)
+// work as they are.
 typedef struct gcn_buffer {
     void *host;
     uint64_t va;

@@ -194,6 +194,8 @@ struct kernel {
         u16 offset, size, kind;
     } hidden[24];
     u32 nhidden;
+    u16 pointer[32]; // offsets of arguments that are buffers
+    u32 npointer;
 };
 
 struct gcn_object {

@@ -2,6 +2,7 @@
 #include "llvm.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,36 +18,50 @@ static bool symbol(void *lib, const char *name, void *out)
     return p != NULL;
 }
 
-bool llvm_open(struct disassembler *d, const char *cpu, char *msg, size_t room)
+// Found once for the whole process: registering a target is not safe from several threads.
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct {
+    const char *why; // not NULL: what is missing
+    void *(*create)(const char *, const char *, const char *, void *, int, void *, void *);
+    struct disassembler d;
+} llvm;
+
+static void find(void)
 {
-    memset(d, 0, sizeof *d);
     void *lib = NULL;
+    void (*target)(void), (*info)(void), (*mc)(void), (*dis)(void);
     for (size_t i = 0; i < sizeof libraries / sizeof *libraries && !lib; i++)
         lib = dlopen(libraries[i], RTLD_NOW | RTLD_LOCAL);
     if (!lib) {
-        if (msg)
-            snprintf(msg, room, "libLLVM 19 not found (looked for %s): install llvm-19",
-                     libraries[0]);
-        return false;
+        llvm.why = "libLLVM 19 not found: install llvm-19 (libLLVM-19.so)";
+        return;
     }
-    void (*target)(void), (*info)(void), (*mc)(void), (*dis)(void);
-    void *(*create)(const char *, const char *, const char *, void *, int, void *, void *);
     if (!symbol(lib, "LLVMInitializeAMDGPUTargetInfo", &info) ||
         !symbol(lib, "LLVMInitializeAMDGPUTarget", &target) ||
         !symbol(lib, "LLVMInitializeAMDGPUTargetMC", &mc) ||
         !symbol(lib, "LLVMInitializeAMDGPUDisassembler", &dis) ||
-        !symbol(lib, "LLVMCreateDisasmCPUFeatures", &create) ||
-        !symbol(lib, "LLVMDisasmInstruction", &d->instruction) ||
-        !symbol(lib, "LLVMDisasmDispose", &d->dispose)) {
-        if (msg)
-            snprintf(msg, room, "this libLLVM has no AMDGPU disassembler");
-        return false;
+        !symbol(lib, "LLVMCreateDisasmCPUFeatures", &llvm.create) ||
+        !symbol(lib, "LLVMDisasmInstruction", &llvm.d.instruction) ||
+        !symbol(lib, "LLVMDisasmDispose", &llvm.d.dispose)) {
+        llvm.why = "this libLLVM has no AMDGPU disassembler";
+        return;
     }
     info();
     target();
     mc();
     dis();
-    d->context = create("amdgcn-amd-amdhsa", cpu, "", NULL, 0, NULL, NULL);
+}
+
+bool llvm_open(struct disassembler *d, const char *cpu, char *msg, size_t room)
+{
+    pthread_once(&once, find);
+    *d = llvm.d;
+    if (llvm.why) {
+        if (msg)
+            snprintf(msg, room, "%s", llvm.why);
+        return false;
+    }
+    d->context = llvm.create("amdgcn-amd-amdhsa", cpu, "", NULL, 0, NULL, NULL);
     if (!d->context && msg)
         snprintf(msg, room, "libLLVM does not know %s", cpu);
     return d->context != NULL;

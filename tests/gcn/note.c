@@ -124,18 +124,23 @@ static const char *const hidden_kinds[] = {
 static void read_arg(struct pack *m, struct kernel *k, u64 n)
 {
     struct hidden h = {0, 0, 0xffff};
+    bool buffer = false;
     for (u64 i = 0; i < n && !m->bad; i++) {
         struct item key = next(m), val = next(m);
         if (is(&key, ".offset"))
             h.offset = (u16)val.n;
         else if (is(&key, ".size"))
             h.size = (u16)val.n;
-        else if (is(&key, ".value_kind"))
+        else if (is(&key, ".value_kind")) {
+            buffer = is(&val, "global_buffer");
             for (u16 j = 0; j < sizeof hidden_kinds / sizeof *hidden_kinds; j++)
                 if (is(&val, hidden_kinds[j]))
                     h.kind = j;
+        }
         skip(m, &val, 0);
     }
+    if (buffer && h.size == 8 && k->npointer < sizeof k->pointer / sizeof *k->pointer)
+        k->pointer[k->npointer++] = h.offset;
     if (h.kind != 0xffff && k->nhidden < sizeof k->hidden / sizeof *k->hidden)
         k->hidden[k->nhidden++] = h;
 }

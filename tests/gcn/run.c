@@ -8,6 +8,8 @@
 #include <string.h>
 
 enum { KERNARG_ALIGN = 16, DISPATCH_BYTES = 64, KEEP_BUFFERS = 3, FIRST_CLOCK = 64 };
+enum { MAX_SPREAD = 64 }; // buffers that get addresses of their own, below those of the host
+#define SPREAD(i) ((u64)((i) + 1) << 40)
 #define DEFAULT_BUDGET 100000000ull
 
 static gcn_status bad(gcn_status st, char *msg, size_t room, const char *fmt, ...)
@@ -360,7 +362,7 @@ static bool acquire(struct memory *m, const struct kernel *k, int nwaves, size_t
     m->dispatch = calloc(1, DISPATCH_BYTES);
     m->scratch = calloc(n * LANES, scratch ? scratch : 1);
     m->tag = calloc(1, sizeof *m->tag);
-    m->buffer = calloc(nbuffer + KEEP_BUFFERS, sizeof *m->buffer);
+    m->buffer = calloc(2 * nbuffer + KEEP_BUFFERS, sizeof *m->buffer);
     return m->wave && m->times && m->pending && m->lds && m->lds_undef && m->kernarg &&
            m->dispatch && m->scratch && m->tag && m->buffer;
 }
@@ -384,15 +386,53 @@ static void add_buffer(struct group *g, void *host, size_t bytes, bool writable,
         (gcn_buffer){host, (u64)(uintptr_t)host, bytes, writable, name};
 }
 
+// The buffer a host pointer belongs to: the one that begins there, else the first around it.
+static size_t owner(const gcn_launch *l, u64 p)
+{
+    size_t around = l->nbuffer;
+    for (size_t i = 0; i < l->nbuffer; i++) {
+        u64 at = (u64)(uintptr_t)l->buffer[i].host;
+        if (l->buffer[i].va || p - at >= l->buffer[i].bytes)
+            continue;
+        if (p == at)
+            return i;
+        if (around == l->nbuffer)
+            around = i;
+    }
+    return around;
+}
+
+// Rewrites arguments that are buffers to the addresses the buffers got.
+static void spread_arguments(const struct kernel *k, const gcn_launch *l, u8 *kernarg)
+{
+    for (u32 a = 0; a < k->npointer; a++) {
+        u64 p, at = k->pointer[a];
+        if (at + 8 > l->kernarg_bytes)
+            continue;
+        memcpy(&p, kernarg + at, 8);
+        size_t i = owner(l, p);
+        if (i >= l->nbuffer || i >= MAX_SPREAD)
+            continue;
+        p = p - (u64)(uintptr_t)l->buffer[i].host + SPREAD(i);
+        memcpy(kernarg + at, &p, 8);
+    }
+}
+
 static void register_buffers(struct group *g, struct memory *m, const gcn_launch *l)
 {
     g->buffer = m->buffer;
     for (size_t i = 0; i < l->nbuffer; i++) {
-        g->buffer[i] = l->buffer[i];
-        if (!g->buffer[i].va)
-            g->buffer[i].va = (u64)(uintptr_t)l->buffer[i].host;
+        gcn_buffer *b = &g->buffer[g->nbuffer++];
+        *b = l->buffer[i];
+        if (b->va)
+            continue;
+        if (i < MAX_SPREAD) {
+            b->va = SPREAD(i);
+            b = &g->buffer[g->nbuffer++];
+            *b = l->buffer[i];
+        }
+        b->va = (u64)(uintptr_t)b->host;
     }
-    g->nbuffer = l->nbuffer;
     u32 n = g->k->report.kernarg_bytes;
     // Compilers widen scalar loads to the segment's alignment.
     add_buffer(g, m->kernarg, (n + KERNARG_ALIGN - 1) / KERNARG_ALIGN * KERNARG_ALIGN, false,
@@ -472,7 +512,9 @@ gcn_status gcn_run(gcn_object *o, const gcn_launch *l, gcn_result *result, char 
         return bad(GCN_E_NOMEM, msg, room, "out of memory");
     }
     wire(&g, &m);
-    memcpy(m.kernarg, l->kernarg, l->kernarg_bytes);
+    if (l->kernarg_bytes)
+        memcpy(m.kernarg, l->kernarg, l->kernarg_bytes);
+    spread_arguments(k, l, m.kernarg);
     for (u32 i = 0; i < k->nhidden; i++)
         if ((u32)k->hidden[i].offset + 4 <= k->report.kernarg_bytes + KERNARG_ALIGN)
             put_hidden(m.kernarg, &k->hidden[i], grid, block, l->dynamic_lds);

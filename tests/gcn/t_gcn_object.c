@@ -58,6 +58,38 @@ T_CASE(whole_object_opens_and_runs)
     gcn_close(o);
 }
 
+// Two buffers side by side in the host's memory are not side by side for the kernel.
+T_CASE(running_into_the_next_buffer_is_reported)
+{
+    char msg[256];
+    gcn_object *o;
+    gcn_result r;
+    float x[128] = {0};
+    if (!ready())
+        T_SKIP("clang-19 not found");
+    T_EQ(gcn_open(co, co_bytes, &o, msg, sizeof msg), GCN_OK);
+    struct { float *x; int n; } args = {x, 65};
+    gcn_buffer buf[] = {{x, 0, 256, true, "x"}, {x + 64, 0, 256, true, "next"}};
+    gcn_launch l = {.kernel = "k", .grid = {2}, .block = {64}, .kernarg = &args,
+                    .kernarg_bytes = 12, .buffer = buf, .nbuffer = 2};
+    T_EQ(gcn_run(o, &l, &r, msg, sizeof msg), GCN_OK);
+    T_NEED(r.findings.count > 0);
+    T_EQ(r.findings.item[0].kind, GCN_GLOBAL_BOUNDS);
+    T_HAS(r.findings.item[0].detail, "4 bytes at 256 of buffer x, which has 256");
+    T_OK(x[64] == 0);
+    gcn_result_free(&r);
+    args.n = 64, args.x = x + 64; // the second one, and a pointer into the middle of the first
+    T_EQ(gcn_run(o, &l, &r, msg, sizeof msg), GCN_OK);
+    T_EQ(r.findings.count, 0);
+    gcn_result_free(&r);
+    args.n = 32, args.x = x + 32;
+    T_EQ(gcn_run(o, &l, &r, msg, sizeof msg), GCN_OK);
+    T_EQ(r.findings.count, 0);
+    T_OK(x[31] == 0 && x[32] == 1 && x[63] == 1 && x[64] == 1);
+    gcn_result_free(&r);
+    gcn_close(o);
+}
+
 T_CASE(bad_launches_are_refused)
 {
     char msg[256];
