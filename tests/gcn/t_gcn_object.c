@@ -85,7 +85,7 @@ T_CASE(running_into_the_next_buffer_is_reported)
     args.n = 32, args.x = x + 32;
     T_EQ(gcn_run(o, &l, &r, msg, sizeof msg), GCN_OK);
     T_EQ(r.findings.count, 0);
-    T_OK(x[31] == 0 && x[32] == 1 && x[63] == 1 && x[64] == 1);
+    T_OK(x[31] == 1 && x[32] == 3 && x[63] == 3 && x[64] == 1);
     gcn_result_free(&r);
     gcn_close(o);
 }
