@@ -35,8 +35,7 @@ missing() {
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
-    elif have sudo; then sudo "$@"
-    else die "not root and no sudo; run as root: $*"
+    else sudo "$@"
     fi
 }
 
@@ -51,6 +50,7 @@ install_missing() {
         [ -z "$(required)" ] || die "no apt-get here; install the equivalents of: $(required)"
         return 0
     fi
+    [ "$(id -u)" = 0 ] || have sudo || die "not root and no sudo; run as root: apt-get install -y $list"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2 ||
         say "apt-get update failed; trying with the package lists at hand"
     # One by one: a failure names its package, and those of LLVM 19 can be done without.
