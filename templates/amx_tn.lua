@@ -15,6 +15,7 @@ return {
         { name = "kb", values = { 512, 256, 1024 }, doc = "routed rows summed before the sums rest" },
         { name = "room", values = { 1024, 512, 2048 }, doc = "KiB of packed columns that stay in L2" },
         { name = "group", values = { 4, 2, 8 }, doc = "panels of 32 rows whose sums rest together" },
+        { name = "near", values = { 1, 0 }, doc = "1: fetch packed columns to L1 a step ahead" },
     },
     constraints = {
         { why = "room must hold 32 columns of kb rows",
