@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "routing.h"
+#include "train/config.h"
 
 /* One line of the answer: name, value, unit, how it is computed. */
 typedef struct fact { const char *name; double value; const char *unit, *how; } fact;
@@ -64,7 +65,48 @@ static json_t *print_facts(const fact *f, int count) {
     return object;
 }
 
+/* A whole decoder of a model file. T is the length of a sequence. */
+static int facts_of_model(const train_config *c, double T, double ranks, fact f[FACTS]) {
+    model_size size;
+    config_model_size(c, (int64_t)T, &size);
+    double layers = (double)(c->layers - c->dense), total = (double)size.total;
+    double experts = layers * (double)size.layer_experts, mine = total - experts + experts / ranks;
+    double e = c->spec.dtype == MOEC_BF16 ? 2 : 0; /* in f32 the master weights are the weights */
+    fact all[] = {
+        {"parameters",        total,                   "", "all tensors of the checkpoint"},
+        {"active per token",  (double)size.active,     "", "without the experts a token does not choose"},
+        {"in experts",        experts,                 "", "layers with experts * E*(U*H + H*F)"},
+        {"forward per token", size.flops_token,        "FLOP", "2 per active weight, attention over T tokens"},
+        {"training per token", 3 * size.flops_token,   "FLOP", "backward is two GEMMs for each one"},
+        {"weights a rank",    mine * e,                "B", "compute copy; experts / ranks, the rest whole"},
+        {"gradients a rank",  mine * 4,                "B", "f32"},
+        {"optimizer a rank",  mine * 12,               "B", "f32 master, m, v"},
+        {"checkpoint",        total * 12,              "B", "f32 master, m, v of everything"},
+    };
+    int count = (int)(sizeof all / sizeof *all);
+    for (int i = 0; i < count; i++) f[i] = all[i];
+    return count;
+}
+
+static moec_status run_model(cli_call *call, moec_error *err) {
+    train_config config;
+    fact facts[FACTS];
+    int64_t ranks = cli_int(call, "ranks");
+    MOEC_TRY(config_load_model(call->operands[0], &config, err));
+    if (ranks < 1 || config.spec.E % ranks)
+        return cli_usage(call, err, "--ranks %" PRId64 " does not divide E=%" PRId64, ranks, config.spec.E);
+    int count = facts_of_model(&config, (double)cli_int(call, "tokens"), (double)ranks, facts);
+    cli_settings(call, &config.spec, NULL);
+    if (call->json)
+        cli_print_json(json_pack("{s:o, s:o}", "settings", cli_settings_json(call, &config.spec, NULL),
+                                 "facts", print_facts(facts, count)));
+    else
+        print_text(facts, count);
+    return MOEC_OK;
+}
+
 static moec_status run(cli_call *call, moec_error *err) {
+    if (call->operand_count == 1 && config_is_file(call->operands[0])) return run_model(call, err);
     moec_spec spec;
     fact facts[FACTS];
     int64_t T = cli_int(call, "tokens"), ranks = cli_int(call, "ranks");
@@ -91,9 +133,10 @@ static const cli_option options[] = {
 
 const cli_verb cli_spec_verb = {
     .name = "spec", .summary = "canonical text, parameters, flops, bytes, memory of a rank",
-    .operands = "SPEC", .common = "tokens", .options = options,
+    .operands = "SPEC|MODEL.lua", .common = "tokens", .options = options,
     .examples = {"moec spec E=64 K=6 H=2048 F=1408",
                  "moec spec E=8 K=2 H=4096 F=14336 --tokens 8192 --ranks 8",
-                 "moec spec \"E=128 K=8 H=2048 F=768 dtype=f32\" --json"},
+                 "moec spec \"E=128 K=8 H=2048 F=768 dtype=f32\" --json",
+                 "moec spec examples/models/qwen3-30b-a3b.lua --tokens 4096"},
     .run = run,
 };

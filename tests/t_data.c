@@ -72,6 +72,24 @@ T_CASE(config_model_from_a_file) {
     T_EQ(size.active, size.total - 2 * 6 * 3 * 64 * 32);
 }
 
+/* The published models: their sizes as counted from the published checkpoints. */
+T_CASE(well_known_models_have_their_sizes) {
+    static const struct { const char *file; int64_t total; } rows[] = {
+        {"mixtral-8x7b", 46702792704}, {"mixtral-8x22b", 140620634112}, {"qwen3-30b-a3b", 30532122624},
+        {"olmoe-1b-7b", 6919161856}, {"deepseek-moe-16b", 16375728128}, {"qwen3-235b-a22b", 235093634560},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char path[200];
+        train_config c;
+        model_size size;
+        moec_error err = {0};
+        snprintf(path, sizeof path, "examples/models/%s.lua", rows[i].file);
+        if (config_load_model(path, &c, &err)) T_FAIL("%s", err.text);
+        config_model_size(&c, 4096, &size);
+        T_EQ(size.total, rows[i].total);
+    }
+}
+
 T_CASE(config_errors_name_the_key) {
     train_config c;
     moec_error err = {0};

@@ -276,6 +276,26 @@ static void resume_case(const char *keys) {
 T_CASE(resume_is_bit_exact_bf16) { resume_case("dtype='bf16'"); }
 T_CASE(resume_is_bit_exact_sigmoid_bias) { resume_case("dtype='f32', router='sigmoid_bias', shared=16, tied=false"); }
 
+T_CASE(threads_do_not_change_the_result) {
+    const char *settings = "steps=3, warmup=1, lr=3e-3";
+    train_result r;
+    train_options o = {.mode = TRAIN_FRESH};
+    char two[1024], one[1024];
+    setup();
+    T_NEED(device);
+    moec_device *pair = device;
+    T_NEED(!train("dtype='bf16'", settings, &o, at("two"), &r));
+    snprintf(two, sizeof two, "%s", r.checkpoint);
+    T_NEED(!moec_device_open("cpu", 1, &device, &err));
+    moec_status rc = train("dtype='bf16'", settings, &o, at("one"), &r);
+    moec_device_close(device);
+    device = pair;
+    T_EQ(rc, MOEC_OK);
+    snprintf(one, sizeof one, "%s", r.checkpoint);
+    T_OK(same_files(two, one, "model.safetensors"));
+    T_OK(same_files(two, one, "optimizer.safetensors"));
+}
+
 T_CASE(a_run_is_not_overwritten) {
     train_result r;
     train_options fresh = {.mode = TRAIN_FRESH}, plain = {.mode = TRAIN_NEW};
