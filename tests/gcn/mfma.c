@@ -162,8 +162,12 @@ static void load_addend(const struct wave *w, const struct inst *in, int block, 
     for (int i = 0; i < s->m; i++) {
         struct run at = run_of(s, f64, block, i);
         if (c->kind != O_REG) {
-            for (int j = 0; j < s->n; j++)
-                t->c.i[i][j] = (i32)c->value, t->cd[i][j] = as_f64(c->value);
+            for (int j = 0; j < s->n; j++) {
+                if (f64)
+                    t->cd[i][j] = as_f64(c->value);
+                else
+                    t->c.i[i][j] = (i32)c->value;
+            }
             continue;
         }
         const u32 *v = w->v[c->reg - REG_V + at.row] + at.lane;
