@@ -92,7 +92,10 @@ static moec_status run_model(cli_call *call, moec_error *err) {
     train_config config;
     fact facts[FACTS];
     int64_t ranks = cli_int(call, "ranks");
-    MOEC_TRY(config_load_model(call->operands[0], &config, err));
+    /* A model file alone, or the training config that holds one. */
+    moec_status rc = config_load_model(call->operands[0], &config, err);
+    if (rc && rc != MOEC_E_IO && !config_load(call->operands[0], NULL, 0, &config, NULL)) rc = MOEC_OK;
+    if (rc) return rc;
     if (ranks < 1 || config.spec.E % ranks)
         return cli_usage(call, err, "--ranks %" PRId64 " does not divide E=%" PRId64, ranks, config.spec.E);
     int count = facts_of_model(&config, (double)cli_int(call, "tokens"), (double)ranks, facts);

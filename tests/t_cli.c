@@ -119,6 +119,14 @@ T_CASE(spec_prints_canonical_text) {
     json_decref(value);
 }
 
+T_CASE(spec_reads_models) {
+    T_EQ(moec("spec examples/demo.lua"), 0);
+    T_HAS(output, "E=8 K=2 H=256 F=256");
+    T_HAS(output, "active per token");
+    T_EQ(moec("spec no-such-model.lua"), 1);
+    T_HAS(output, "no-such-model.lua");
+}
+
 T_CASE(doctor_runs_anywhere) {
     json_error_t why;
     T_EQ(moec("doctor --json"), 0);
