@@ -387,7 +387,8 @@ static moec_status make_image(moec_case *c, int at, moec_error *err) {
     if (!image) return moec_fail(err, MOEC_E_NOMEM, "out of memory: bytes of %s", c->op->args[at].name);
     c->image[at] = image;
     memset(image, moec_poison_byte(c->type[at]), (size_t)c->count[at] * size);
-    for (int64_t i = 0; is_input(c, at) && i < c->count[at]; i++) {
+    if (!is_input(c, at)) return MOEC_OK;
+    for (int64_t i = 0; i < c->count[at]; i++) {
         int64_t row = c->row_bytes[at] ? i * (int64_t)size / c->row_bytes[at] : -1;
         if (row >= 0 && !c->live[row]) continue; /* dead rows stay poisoned */
         moec_store_element(image, c->type[at], i, a->i ? a->i[i] : a->f[i]);
