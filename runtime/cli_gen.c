@@ -75,6 +75,7 @@ static moec_status compile(const job *j, const char *source, const char *symbol,
     MOEC_TRY(moec_file_read(path, &data, &bytes, err));
     moec_hash_hex(data, bytes, hash);
     free(data);
+    if (!moec_path(path, NULL, "%s/log.txt", j->dir)) unlink(path); /* of a compiler that was content */
     json_object_set_new(entry, "binary", json_string(binary));
     json_object_set_new(entry, "binary_hash", json_string(hash));
     json_object_set_new(entry, "toolchain", json_string(id));

@@ -1,0 +1,127 @@
+/* The CUDA family as far as this machine allows. With NVRTC: every kernel of a layer and of the
+ * trainer becomes a cubin, without spills, for sm_80 and sm_90a. Without a GPU: the errors say what
+ * is missing. With one: memory and pointers that cannot be used are refused, and the device lives on. */
+#include "t.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "fs.h"
+#include "subprocess.h"
+
+static char dir[64], output[1 << 16];
+
+static void clean(void) { moec_dir_remove(dir); }
+
+static void make_dir(void) {
+    if (*dir) return;
+    strcpy(dir, "/tmp/moec-t-cuda.XXXXXX");
+    if (!mkdtemp(dir)) abort();
+    atexit(clean);
+}
+
+/* Runs `build/moec gen -t TARGET --compile -o DIR/out --op OPS SPEC`; the exit code. */
+static int gen(const char *target, const char *ops, const char *spec) {
+    char out[128];
+    make_dir();
+    snprintf(out, sizeof out, "%s/out", dir);
+    const char *argv[] = {"build/moec", "gen", "-t", target, "--compile", "-o", out, "--op", ops, spec, NULL};
+    moec_error err = {0};
+    moec_process p = {.argv = argv, .limit_s = 300, .output = output, .output_bytes = sizeof output};
+    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
+    return p.exit_code;
+}
+
+/* Binaries that the manifest names, all there and not empty. */
+static int cubins(void) {
+    char path[MOEC_PATH_BYTES];
+    json_error_t why;
+    int count = 0;
+    snprintf(path, sizeof path, "%s/out/manifest.json", dir);
+    json_t *manifest = json_load_file(path, 0, &why), *entry;
+    size_t i;
+    json_array_foreach(json_object_get(manifest, "kernels"), i, entry) {
+        const char *name = json_string_value(json_object_get(entry, "binary"));
+        char *data;
+        size_t bytes;
+        if (!name) continue; /* two rows of a layer share a kernel */
+        snprintf(path, sizeof path, "%s/out/%s", dir, name);
+        if (moec_file_read(path, &data, &bytes, NULL)) {
+            T_FAIL("%s is not there", name);
+            continue;
+        }
+        T_OK(bytes > 500);
+        free(data);
+        count++;
+    }
+    json_decref(manifest);
+    return count;
+}
+
+static void compile(const char *target, const char *ops, const char *spec, int least) {
+    int code = gen(target, ops, spec);
+    if (code == 4) T_SKIP("NVRTC is not here");
+    if (code) T_FAIL("%s on %s, %s: exit code %d\n%s", ops, target, spec, code, output);
+    else T_OK(cubins() >= least);
+}
+
+#define DENSE "linear,linear_dx,linear_dw,embed,embed_bwd,rmsnorm,rmsnorm_bwd,rope,attention," \
+              "attention_bwd,xent,sqnorm,adamw,add"
+#define MODEL "H=256 F=512 V=1000 heads=4 kv=2 dim=64"
+
+T_CASE(a_layer_for_sm_80) { compile("sm_80", "layer", "E=8 K=2 H=256 F=512 shared=128 bias=1", 12); }
+T_CASE(a_layer_for_sm_90a) { compile("sm_90a", "layer", "E=8 K=2 H=256 F=512 shared=128 bias=1", 12); }
+T_CASE(a_ragged_f32_layer_for_sm_80) {
+    compile("sm_80", "layer", "E=60 K=4 H=72 F=40 dtype=f32 act=geglu layout=interleaved", 8);
+}
+T_CASE(a_ragged_bf16_layer_for_sm_90a) { compile("sm_90a", "layer", "E=60 K=4 H=72 F=40 capacity=1.25", 8); }
+T_CASE(the_trainers_ops_for_sm_80) { compile("sm_80", DENSE, MODEL, 14); }
+T_CASE(the_trainers_ops_for_sm_90a) { compile("sm_90a", DENSE, MODEL, 14); }
+
+/* The first GPU, or a skip with the reason. */
+#define OPEN(device, err) \
+    if (moec_device_open("cuda", 0, &device, &err)) T_SKIP("no GPU: %.100s", strchr(err.text, '\n') + 1)
+
+T_CASE(a_missing_gpu_is_explained) {
+    moec_device *device;
+    moec_error err = {0};
+    moec_status rc = moec_device_open("sm_80", 0, &device, &err);
+    if (!rc) moec_device_close(device);
+    if (!rc) T_SKIP("there is a GPU");
+    T_OK(rc == MOEC_E_TOOL || rc == MOEC_E_DEVICE);
+    T_EQ(moec_exit_code(rc), 4);
+    T_HAS(err.text, "device sm_80");
+    T_OK(device == NULL);
+}
+
+T_CASE(too_much_memory_is_an_error_and_no_more) {
+    moec_device *device;
+    moec_error err = {0};
+    void *p;
+    OPEN(device, err);
+    T_EQ(moec_alloc(device, (size_t)1 << 50, "the test's giant", &p, &err), MOEC_E_NOMEM);
+    T_HAS(err.text, "1125899906842624 bytes for the test's giant");
+    T_EQ(moec_alloc(device, 4096, "a page", &p, &err), MOEC_OK);
+    moec_free(device, p);
+    moec_device_close(device);
+}
+
+T_CASE(host_pointers_are_refused) {
+    static uint16_t host[64];
+    moec_device *device;
+    moec_module *add;
+    moec_spec spec;
+    moec_error err = {0};
+    OPEN(device, err);
+    moec_spec_default(&spec);
+    T_NEED(!moec_module_create(device, moec_op_find("add"), &spec, NULL, 0, &add, &err));
+    moec_arg args[] = {{.ptr = host}, {.ptr = host}, {.ptr = host}, {.i64 = 64}};
+    T_EQ(moec_module_launch(device, NULL, add, args, 0, 0, 64, NULL, &err), MOEC_E_INVAL);
+    T_HAS(err.text, "argument a of op add");
+    T_EQ(moec_synchronize(device, NULL, &err), MOEC_OK); /* nothing was launched, the device lives */
+    moec_device_close(device);
+}
+
+T_MAIN
