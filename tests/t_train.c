@@ -296,6 +296,75 @@ T_CASE(threads_do_not_change_the_result) {
     T_OK(same_files(two, one, "optimizer.safetensors"));
 }
 
+/* The corpus once more as Megatron's pair: three sequences of uint16. */
+static void write_megatron(int32_t bad_token) {
+    size_t n;
+    unsigned char *text = slurp(at("corpus.txt"), &n);
+    uint16_t *tokens = malloc(n * 2);
+    if (!text || !tokens) abort();
+    for (size_t i = 0; i < n; i++) tokens[i] = text[i];
+    if (bad_token) tokens[n / 2] = (uint16_t)bad_token;
+    write_text("pair.bin", (const char *)tokens, n * 2);
+    char index[200] = "MMIDIDX\0";
+    const uint64_t head[3] = {1, 3, 1};
+    const int32_t sizes[3] = {1000, 5, (int32_t)n - 1005};
+    const int64_t pointers[3] = {0, 2000, 2010}, documents[1] = {0};
+    memcpy(index + 9, &head[0], 8);
+    index[17] = 8;
+    memcpy(index + 18, &head[1], 16);
+    memcpy(index + 34, sizes, 12);
+    memcpy(index + 46, pointers, 24);
+    memcpy(index + 70, documents, 8);
+    write_text("pair.idx", index, 78);
+    free(tokens);
+    free(text);
+}
+
+static moec_status train_on(const char *path, const char *format, train_result *r) {
+    train_config c;
+    train_options o = {.mode = TRAIN_FRESH};
+    MOEC_TRY(configure(&c, "dtype='bf16'", "steps=4, warmup=1"));
+    snprintf(c.path, sizeof c.path, "%s", path);
+    snprintf(c.format, sizeof c.format, "%s", format);
+    snprintf(c.run, sizeof c.run, "%s", at("formats"));
+    return train_run(device, &c, &o, r, &err);
+}
+
+T_CASE(megatron_and_text_train_alike) {
+    train_result text, pair;
+    setup();
+    T_NEED(device);
+    write_megatron(0);
+    T_NEED(!train_on(at("corpus.txt"), "text", &text));
+    if (train_on(at("pair"), "megatron", &pair)) T_FAIL("%s", err.text);
+    T_NEAR(pair.loss, text.loss, 0);
+    T_NEAR(pair.held_out, text.held_out, 0);
+    write_megatron(300);
+    T_EQ(train_on(at("pair"), "megatron", &pair), MOEC_E_CORRUPT);
+    T_HAS(err.text, "token 300 at position");
+    T_HAS(err.text, "model.V");
+}
+
+T_CASE(capacity_drops_are_counted) {
+    char line[4096];
+    train_result r;
+    train_options o = {.mode = TRAIN_FRESH};
+    setup();
+    T_NEED(device);
+    if (train("dtype='bf16', capacity=0.5", "steps=2, warmup=1", &o, at("drops"), &r)) T_FAIL("%s", err.text);
+    FILE *f = fopen(at("drops/log.jsonl"), "r");
+    int steps = 0;
+    while (f && fgets(line, sizeof line, f))
+        if (strstr(line, "\"event\":\"step\"")) {
+            steps++;
+            /* Each of 2 layers: 128 slots, 4 experts keep ceil(0.5*128/4) = 16 at most. */
+            int dropped = atoi(strstr(line, "\"dropped\":") + 10);
+            T_OK(dropped >= 128 && dropped < 256);
+        }
+    T_EQ(steps, 2);
+    if (f) fclose(f);
+}
+
 T_CASE(a_run_is_not_overwritten) {
     train_result r;
     train_options fresh = {.mode = TRAIN_FRESH}, plain = {.mode = TRAIN_NEW};

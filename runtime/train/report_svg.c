@@ -66,6 +66,7 @@ static frame frame_of(const chart *c) {
     }
     double step = nice_step(f.y1 > f.y0 ? f.y1 - f.y0 : fabs(f.y1) + 1e-9, 5);
     f.y0 = floor(f.y0 / step) * step;
+    if (isfinite(c->rule) && c->rule < f.y0 + step / 2) f.y0 -= step; /* room for the rule's name */
     f.y1 = ceil(f.y1 / step + 1e-9) * step;
     return f;
 }
@@ -139,10 +140,10 @@ static void draw(FILE *out, const frame *f, const series *s) {
 
 static void rule(FILE *out, const frame *f, const chart *c) {
     if (!isfinite(c->rule)) return;
-    double y = py(f, c->rule);
+    double y = py(f, c->rule), text = y > (TOP + HEIGHT - BOTTOM) / 2.0 ? y + 15 : y - 6;
     fprintf(out, "<line class=\"rule\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
                  "<text class=\"rulename\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
-            LEFT, f->width - RIGHT, y, y, f->width - RIGHT - 4, y - 6, c->rule_name);
+            LEFT, f->width - RIGHT, y, y, f->width - RIGHT - 4, text, c->rule_name);
 }
 
 static void legend(FILE *out, const chart *c) {
