@@ -230,7 +230,7 @@ static moec_status run(cli_call *call, moec_error *err) {
     const char *out = cli_text(call, "output"), *list = cli_text(call, "op");
     moec_status rc = cli_spec(call, 0, &j.spec, err);
     j.target = find_target(cli_text(call, "target"));
-    if (!rc && !j.target) rc = cli_usage(call, err, "unknown target %s", cli_text(call, "target"));
+    if (!rc && !j.target) rc = moec_unknown_target(cli_text(call, "target"), err);
     if (!rc && !out) rc = cli_usage(call, err, "-o DIR is needed");
     if (!rc && cli_text(call, "config") && (!strcmp(list, "layer") || strchr(list, ',')))
         rc = cli_usage(call, err, "--config goes with one --op");

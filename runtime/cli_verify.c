@@ -186,15 +186,22 @@ static moec_status run_with(session *s, moec_device *device, moec_error *err) {
     return moec_verify_spec(device, &spec, &o, err);
 }
 
-/* The machine itself, or for the HIP family, where there is none, the interpreter of its code. */
+/* What stands in for a machine that is not here: the setting that asks for it. */
+static const struct { const char *target, *setting; } stand_ins[] = {
+    {"cpu-amx", "MOEC_EMULATE_TILES"}, {"gfx942", "MOEC_GCN"}, {"gfx90a", "MOEC_GCN"},
+};
+
+/* The machine itself, or where there is none, the strongest proof that does without it. */
 static moec_status open_strongest(const cli_call *call, moec_device **device, moec_error *err) {
     moec_error second = {0};
     moec_status rc = cli_device(call, device, err);
-    const moec_target *target = moec_target_find(cli_text(call, "target"));
-    if (!rc || !target || strcmp(target->family, "hip") || getenv("MOEC_GCN")) return rc;
-    setenv("MOEC_GCN", "1", 1);
-    if (!cli_device(call, device, &second)) return MOEC_OK;
-    return moec_hint(err, rc, "without a GPU: %.500s", second.text);
+    for (size_t i = 0; rc && i < sizeof stand_ins / sizeof *stand_ins; i++) {
+        if (strcmp(stand_ins[i].target, cli_text(call, "target")) || getenv(stand_ins[i].setting)) continue;
+        setenv(stand_ins[i].setting, "1", 1);
+        if (!cli_device(call, device, &second)) return MOEC_OK;
+        return moec_hint(err, rc, "without the machine: %.500s", second.text);
+    }
+    return rc;
 }
 
 static moec_status run(cli_call *call, moec_error *err) {

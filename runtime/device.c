@@ -40,7 +40,7 @@ static const moec_device_ops *family_find(const char *name) {
     return NULL;
 }
 
-static moec_status unknown_target(const char *text, moec_error *err) {
+moec_status moec_unknown_target(const char *text, moec_error *err) {
     char names[512] = "cpu";
     for (int i = 0; moec_target_at(i); i++) {
         size_t used = strlen(names);
@@ -70,12 +70,12 @@ moec_status moec_device_open(const char *text, int threads, moec_device **out, m
     char name[64];
     int index;
     *out = NULL;
-    if (!text || !split_index(text, name, &index)) return unknown_target(text ? text : "", err);
+    if (!text || !split_index(text, name, &index)) return moec_unknown_target(text ? text : "", err);
     if (threads < 0 || threads > 4096)
         return moec_fail(err, MOEC_E_INVAL, "threads=%d is not from 0 to 4096", threads);
     const moec_target *target = moec_target_find(name);
     const moec_device_ops *ops = family_find(target ? target->family : name);
-    if (!ops && !target) return unknown_target(text, err);
+    if (!ops && !target) return moec_unknown_target(text, err);
     if (!ops)
         return moec_fail(err, MOEC_E_DEVICE, "this build of moec cannot run target %s", name);
     moec_device *device = calloc(1, sizeof *device);

@@ -77,6 +77,9 @@ extern const moec_device_ops moec_cpu_device_ops; /* device_cpu.c */
 extern const moec_device_ops moec_cuda_device_ops; /* device_cuda.c */
 extern const moec_device_ops moec_hip_device_ops; /* device_hip.c */
 
+/* E_SPEC that lists the targets there are (device.c). */
+moec_status moec_unknown_target(const char *text, moec_error *err);
+
 /* Best target of the CPU this runs on, and whether it can run a given one (cpu_features.c). */
 const moec_target *moec_cpu_best(void);
 bool moec_cpu_can(const moec_target *target);

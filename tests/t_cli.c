@@ -59,7 +59,7 @@ static const struct { const char *words; int code; const char *says; } wrong[] =
     {"spec E=8 --json=1",                  2, "--json takes no value"},
     {"doctor E=8",                         2, "unexpected operand E=8"},
     {"gen E=8",                            2, "-o DIR is needed"},
-    {"gen E=8 -o @/x -t cpu-avx9",         2, "unknown target cpu-avx9"},
+    {"gen E=8 -o @/x -t cpu-avx9",         2, "unknown target \"cpu-avx9\""},
     {"gen E=8 -o @/x --op nop",            2, "--op nop: no such op"},
     {"gen E=8 -o @/x --config a=1",        2, "--config goes with one --op"},
     {"gen E=8 -o @/x -t cpu-avx2 --op add --config zz=1", 2, "zz"},
