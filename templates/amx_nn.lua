@@ -30,7 +30,7 @@ return {
         while mb > 32 and mb * depth(r) * 2 * planes(r) > 2 << 20 do mb = mb // 2 end
         local kb = 512
         while kb > 256 and kb // 2 >= depth(r) do kb = kb // 2 end
-        return { mb = mb, nb = 64, kb = kb, far = 16, stream = r.op.name == "dh" and 0 or 1, near = 1 }
+        return { mb = mb, nb = 64, kb = kb, far = 16, stream = 1, near = 1 }
     end,
     derive = function(r)
         local c, k = r.config, depth(r)

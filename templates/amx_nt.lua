@@ -32,11 +32,10 @@ return {
     default = function(r)
         local mb = 256
         while mb > 32 and mb * depth(r) * 2 > 2 << 20 do mb = mb // 2 end
-        local kb = 1024
+        local up = r.op.name == "up"
+        local kb = up and 512 or 2048
         while kb > 256 and kb // 2 >= depth(r) do kb = kb // 2 end
-        if depth(r) <= 2 * kb and r.op.name ~= "up" then kb = math.max(kb, 2048) end
-        while kb > 256 and kb // 2 >= depth(r) do kb = kb // 2 end
-        return { mb = mb, nb = 64, kb = kb, pf = 1, stream = 1, near = 1 }
+        return { mb = mb, nb = up and 64 or 32, kb = kb, pf = 1, stream = 1, near = 1 }
     end,
     derive = function(r)
         local c, k = r.config, depth(r)
