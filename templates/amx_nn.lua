@@ -30,7 +30,9 @@ return {
         while mb > 32 and mb * depth(r) * 2 * planes(r) > 2 << 20 do mb = mb // 2 end
         local kb = 512
         while kb > 256 and kb // 2 >= depth(r) do kb = kb // 2 end
-        return { mb = mb, nb = 64, kb = kb, far = 16, stream = 1, near = 1 }
+        -- few rows: reading weights is all, and wider panels read longer runs of each row
+        local few = r.tokens > 0 and r.tokens * r.spec.K <= 64 * r.spec.E
+        return { mb = mb, nb = few and 128 or 64, kb = kb, far = 16, stream = 1, near = 1 }
     end,
     derive = function(r)
         local c, k = r.config, depth(r)
