@@ -5,6 +5,7 @@
  * Sources and manifest have the same bytes on any machine; binaries are the compiler's. */
 #include "cli.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,24 +147,46 @@ static moec_status gen_listed(job *j, const char *list, moec_error *err) {
 
 /* ---- the directory ---- */
 
-static bool ours(const char *dir) {
+static bool named(const json_t *manifest, const char *file) {
+    size_t i;
+    json_t *entry;
+    if (!strcmp(file, "manifest.json")) return true;
+    json_array_foreach(json_object_get(manifest, "kernels"), i, entry) {
+        const char *source = json_string_value(json_object_get(entry, "file"));
+        const char *binary = json_string_value(json_object_get(entry, "binary"));
+        if ((source && !strcmp(source, file)) || (binary && !strcmp(binary, file))) return true;
+    }
+    return false;
+}
+
+/* Does the directory hold what an earlier gen wrote and nothing else? `foreign` gets what is not. */
+static bool ours(const char *dir, char foreign[256]) {
     char path[MOEC_PATH_BYTES];
     json_error_t why;
+    bool all = true;
+    snprintf(foreign, 256, "manifest.json is not there");
     if (moec_path(path, NULL, "%s/manifest.json", dir)) return false;
     json_t *manifest = json_load_file(path, 0, &why);
     const char *format = json_string_value(json_object_get(manifest, "format"));
-    bool yes = format && !strcmp(format, "moec kernels 1");
+    DIR *d = format && !strcmp(format, "moec kernels 1") ? opendir(dir) : NULL;
+    for (struct dirent *e; d && all && (e = readdir(d));) {
+        all = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || named(manifest, e->d_name);
+        if (!all) snprintf(foreign, 256, "it holds %.200s", e->d_name);
+    }
+    bool yes = d && all;
+    if (d) closedir(d);
     json_decref(manifest);
     return yes;
 }
 
 static moec_status begin(job *j, const char *out, moec_error *err) {
-    char parent[MOEC_PATH_BYTES];
+    char parent[MOEC_PATH_BYTES], foreign[256];
     size_t n = strlen(out);
     while (n > 1 && out[n - 1] == '/') n--;
     MOEC_TRY(moec_path(parent, err, "%.*s", (int)n, out));
-    if (!access(parent, F_OK) && !ours(parent) && rmdir(parent)) {
-        moec_status rc = moec_fail(err, MOEC_E_IO, "%s exists and was not written by moec gen", parent);
+    if (!access(parent, F_OK) && !ours(parent, foreign) && rmdir(parent)) {
+        moec_status rc = moec_fail(err, MOEC_E_IO, "%s exists and was not written by moec gen: %s", parent,
+                                   foreign);
         return moec_hint(err, rc, "name a new directory with -o");
     }
     char *slash = strrchr(parent, '/');
@@ -192,7 +215,8 @@ static moec_status write_manifest(job *j, moec_error *err) {
 }
 
 static moec_status publish(const job *j, const char *out, moec_error *err) {
-    if (ours(out)) moec_dir_remove(out);
+    char foreign[256];
+    if (ours(out, foreign)) moec_dir_remove(out);
     if (!rename(j->dir, out)) return MOEC_OK;
     return moec_fail(err, MOEC_E_IO, "cannot rename to %s: %s", out, strerror(errno));
 }

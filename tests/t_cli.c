@@ -188,6 +188,11 @@ T_CASE(gen_replaces_its_own_and_spares_others) {
     T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op add -o @/mine"), 1);
     T_HAS(output, "was not written by moec gen");
     T_OK(!stat(path, &st));
+    snprintf(path, sizeof path, "%s/again/notes.txt", dir); /* one file of the user among gen's */
+    T_NEED(!moec_file_write(path, "x", 1, false, NULL));
+    T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op add -o @/again"), 1);
+    T_HAS(output, "it holds notes.txt");
+    T_OK(!stat(path, &st));
 }
 
 T_CASE(gen_leaves_nothing_behind_when_it_fails) {

@@ -80,9 +80,18 @@ T_CASE(a_ragged_bf16_layer_for_sm_90a) { compile("sm_90a", "layer", "E=60 K=4 H=
 T_CASE(the_trainers_ops_for_sm_80) { compile("sm_80", DENSE, MODEL, 14); }
 T_CASE(the_trainers_ops_for_sm_90a) { compile("sm_90a", DENSE, MODEL, 14); }
 
+/* The innermost line of an error before its hint. */
+static const char *no_gpu(const char *text) {
+    static char line[200];
+    const char *second = strchr(text, '\n');
+    snprintf(line, sizeof line, "no GPU: %.*s", second ? (int)strcspn(second + 1, "\n") : 0,
+             second ? second + 1 : "");
+    return line;
+}
+
 /* The first GPU, or a skip with the reason. */
 #define OPEN(device, err) \
-    if (moec_device_open("cuda", 0, &device, &err)) T_SKIP("no GPU: %.100s", strchr(err.text, '\n') + 1)
+    if (moec_device_open("cuda", 0, &device, &err)) T_SKIP("%s", no_gpu(err.text))
 
 T_CASE(a_missing_gpu_is_explained) {
     moec_device *device;
