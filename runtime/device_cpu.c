@@ -42,7 +42,9 @@ static moec_status cpu_open(moec_device *device, int index, moec_error *err) {
         moec_status rc = moec_fail(err, MOEC_E_DEVICE, "this machine cannot run %s, which needs %s "
                                    "(it has %s)", device->target->name, device->target->needs,
                                    moec_cpu_features());
-        return moec_hint(err, rc, "the best target here is %s", best->name);
+        return moec_hint(err, rc, "the best target here is %s%s", best->name,
+                         device->target->amx ? "; MOEC_EMULATE_TILES=1 runs cpu-amx with its tile "
+                         "instructions emulated, to check kernels" : "");
     }
     if (!device->threads) device->threads = moec_cpu_count();
     spin_briefly();
