@@ -2,6 +2,7 @@
  * compiler can fail, each with its message. The op `add` stands for all. */
 #include "t.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -101,6 +102,35 @@ T_CASE(the_thread_count_does_not_matter) {
         if (threads > 1) T_OK(!memcmp(one, many, sizeof one));
         moec_device_close(device);
     }
+}
+
+/* Different objects from different threads, all cold, on one cache. */
+static void *one_thread(void *failed) {
+    enum { N = 500 };
+    float a[N], b[N], out[N];
+    moec_device *device;
+    moec_module *m;
+    moec_error err = {0};
+    for (int i = 0; i < N; i++) a[i] = (float)i, b[i] = 1;
+    *(int *)failed = 1;
+    if (moec_device_open("cpu", 2, &device, &err)) return NULL;
+    if (!create(device, "dtype=f32", &m, &err) && !add(device, m, a, b, out, N, &err))
+        *(int *)failed = out[N - 1] != (float)N;
+    moec_device_close(device);
+    return NULL;
+}
+
+T_CASE(devices_of_different_threads_do_not_meet) {
+    enum { THREADS = 6 };
+    pthread_t threads[THREADS];
+    int failed[THREADS];
+    moec_counters start;
+    fresh();
+    moec_counters_read(&start);
+    for (int i = 0; i < THREADS; i++) T_NEED(!pthread_create(&threads[i], NULL, one_thread, &failed[i]));
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < THREADS; i++) T_EQ(failed[i], 0);
+    T_EQ(since(&start).compiles, 1);
 }
 
 T_CASE(a_missing_argument_is_named) {

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "device.h"
 #include "layer.h"
@@ -486,6 +487,49 @@ T_CASE(mistakes_are_named) {
     BAD_BACKWARD(b.dlogits = NULL, "dlogits (logits is given)");
     case_free(&c);
     rig_close(&r);
+}
+
+/* Creates a layer with a plan of this text; the status, and the message in *err. */
+static moec_status with_plan(moec_device *device, const char *text, moec_error *err) {
+    char path[] = "/tmp/moec-t-plan.XXXXXX";
+    int fd = mkstemp(path);
+    if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text)) abort();
+    close(fd);
+    moec_layer *layer;
+    moec_layer_options options = {.plan = path, .inference = 1};
+    moec_status rc = moec_layer_create(device, "E=8 K=2 H=64 F=72 dtype=bf16", &options, &layer, err);
+    moec_layer_free(layer);
+    unlink(path);
+    return rc;
+}
+
+T_CASE(plans_are_read_and_checked) {
+    char spec[MOEC_SPEC_BYTES], text[4096], config_text[512];
+    moec_device *device;
+    moec_spec s;
+    moec_config config;
+    moec_error err = {0};
+    T_NEED(!moec_device_open("cpu", 1, &device, &err) && !moec_device_ready(device, &err));
+    T_NEED(!moec_spec_parse("E=8 K=2 H=64 F=72 dtype=bf16", &s, &err));
+    moec_request up = {.op = moec_op_find("up"), .spec = &s, .target = device->target};
+    T_NEED(!moec_config_default(device->gen, &up, &config, &err));
+    strcpy(config_text, "up : ");
+    moec_config_print(&config, config_text + 5, sizeof config_text - 5);
+    moec_spec_print(&s, NULL, spec, sizeof spec);
+#define PLAN(target, spec, line) \
+    (snprintf(text, sizeof text, "moec plan 1\ntarget : %s\nspec : %s\n%s\n", target, spec, line), text)
+    const char *here = device->target->name;
+    T_EQ(with_plan(device, PLAN(here, spec, config_text), &err), MOEC_OK);
+    T_EQ(with_plan(device, PLAN(here, spec, "a name from the future : x=1"), &err), MOEC_OK);
+    T_EQ(with_plan(device, PLAN(here, spec, "up : no_such_tunable=1"), &err), MOEC_E_SPEC);
+    T_HAS(err.text, "line up");
+    T_HAS(err.text, "no_such_tunable");
+    T_EQ(with_plan(device, PLAN("sm_90a", spec, ""), &err), MOEC_E_SPEC);
+    T_HAS(err.text, "it is for target sm_90a");
+    T_EQ(with_plan(device, PLAN(here, "E=9", ""), &err), MOEC_E_SPEC);
+    T_EQ(with_plan(device, "something else\n", &err), MOEC_E_CORRUPT);
+    T_EQ(with_plan(device, "", &err), MOEC_E_CORRUPT);
+    moec_device_close(device);
 }
 
 T_CASE(an_inference_layer_has_no_backward) {
