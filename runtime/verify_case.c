@@ -231,6 +231,17 @@ static moec_status make_routing(moec_case *c, const moec_pattern *pattern, const
     return moec_fail(err, MOEC_E_NUMERIC, "%" PRId64 " tokens stay undecided after %d draws", left, ROUNDS);
 }
 
+/* Does the kernel read what the argument holds before? */
+static bool is_input(const moec_case *c, int at) {
+    const moec_arg_info *info = &c->op->args[at];
+    int beta = moec_op_arg(c->op, "beta"), logits = moec_op_arg(c->op, "logits");
+    if (info->role == MOEC_IN) return true;
+    if (info->role != MOEC_INOUT) return false;
+    if (beta >= 0 && c->ref.arg[beta].scalar == 0) return false;           /* overwritten */
+    if (c->op->id == MOEC_OP_route && c->ref.arg[logits].f) return false;  /* chosen, not given */
+    return true;
+}
+
 /* ---- values ---- */
 
 typedef struct maker {
@@ -347,6 +358,22 @@ static void fill_scalar(maker *m, int at) {
             *out = scalars[i].value[c->variant ? moec_random_below(&m->plan->random, scalars[i].n) : 0];
 }
 
+/* Variant 2: one element of one floating input is NaN. It must reach every output that depends on it
+ * and no other. What route chooses is then unspecified, and route_bwd may read p back from weight. */
+static void plant_nan(maker *m) {
+    moec_case *c = m->c;
+    int able[MOEC_MAX_ARGS], n = 0;
+    for (int i = 0; i < c->op->arg_count; i++) {
+        bool weight = c->op->id == MOEC_OP_route_bwd && !strcmp(c->op->args[i].name, "weight");
+        if (c->ref.arg[i].f && c->count[i] && is_input(c, i) && !weight) able[n++] = i;
+    }
+    if (c->variant != 2 || !n || c->op->id == MOEC_OP_route) return;
+    int at = able[moec_random_below(&m->plan->random, n)];
+    c->ref.arg[at].f[moec_random_below(&m->plan->random, c->count[at])] = NAN;
+    snprintf(c->note + strlen(c->note), sizeof c->note - strlen(c->note), "%sa NaN in %s",
+             *c->note ? ", " : "", c->op->args[at].name);
+}
+
 /* attention_bwd reads what attention wrote. */
 static moec_status fill_attention(moec_case *c, moec_error *err) {
     moec_ref forward = {.op = moec_op_get(MOEC_OP_attention), .spec = &c->spec, .T = c->T,
@@ -363,16 +390,6 @@ static moec_status fill_attention(moec_case *c, moec_error *err) {
 }
 
 /* ---- images ---- */
-
-static bool is_input(const moec_case *c, int at) {
-    const moec_arg_info *info = &c->op->args[at];
-    int beta = moec_op_arg(c->op, "beta"), logits = moec_op_arg(c->op, "logits");
-    if (info->role == MOEC_IN) return true;
-    if (info->role != MOEC_INOUT) return false;
-    if (beta >= 0 && c->ref.arg[beta].scalar == 0) return false;           /* overwritten */
-    if (c->op->id == MOEC_OP_route && c->ref.arg[logits].f) return false;  /* chosen, not given */
-    return true;
-}
 
 /* Rows that hold data: below offsets[E], or (combine) those that some slot points to. */
 static void mark_live(moec_case *c, const routing *g, const plan *p) {
@@ -407,6 +424,9 @@ moec_status moec_case_applies(const moec_op *op, const moec_spec *spec, moec_err
     return moec_fail(err, MOEC_E_UNSUPPORTED, "op %s needs %s in the spec", op->name, needs);
 }
 
+/* The oracle keeps a value and a bound of 8 bytes for every element. */
+static const int64_t MOST_ELEMENTS = INT64_C(1) << 26;
+
 static moec_status make_rooms(moec_case *c, const plan *p, const moec_sizes *sizes, moec_error *err) {
     for (int i = 0; i < c->op->arg_count; i++) {
         const moec_arg_info *info = &c->op->args[i];
@@ -414,6 +434,10 @@ static moec_status make_rooms(moec_case *c, const plan *p, const moec_sizes *siz
         c->type[i] = moec_arg_dtype(info, &c->spec);
         if (info->role == MOEC_SCALAR || p->null[i]) continue;
         MOEC_TRY(moec_arg_count(info, sizes, &c->count[i], err));
+        if (c->count[i] > MOST_ELEMENTS)
+            return moec_fail(err, MOEC_E_UNSUPPORTED, "%s has %" PRId64 " elements, more than the "
+                             "oracle takes (2^26); fewer experts or a smaller H or F have the same "
+                             "code paths", info->name, c->count[i]);
         if (c->type[i] == MOEC_T_I32) a->i = room(c, c->count[i], sizeof *a->i);
         else a->f = room(c, c->count[i], sizeof *a->f);
         if (info->role != MOEC_IN && a->f) a->e = room(c, c->count[i], sizeof *a->e);
@@ -449,6 +473,7 @@ moec_status moec_case_make(moec_case *c, const moec_pattern *pattern, moec_error
         if (c->op->args[i].role == MOEC_SCALAR) fill_scalar(&m, i);
         else if (c->count[i] && !fill_routing(&m, i)) MOEC_TRY(fill(&m, i, &sizes, err));
     }
+    plant_nan(&m);
     if (c->op->id == MOEC_OP_attention_bwd) MOEC_TRY(fill_attention(c, err));
     for (int i = 0; i < c->op->arg_count; i++)
         if (c->ref.arg[i].f || c->ref.arg[i].i) MOEC_TRY(make_image(c, i, err));

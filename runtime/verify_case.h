@@ -14,7 +14,8 @@ typedef struct moec_case {
     moec_spec spec;
     int64_t T, R, N;
     uint64_t seed;
-    int variant;      /* 0: every optional argument given; others drop some, alias some, from seed */
+    int variant;      /* 0: every optional argument given; others drop some and alias some, from
+                       * seed; 2 puts a NaN into one input */
     char note[160];   /* what the variant changed: "hpre=NULL, out is add" */
     int alias[MOEC_MAX_ARGS];        /* the input whose buffer this output shares, -1 for its own */
     int64_t count[MOEC_MAX_ARGS];    /* elements; 0 for NULL and scalars */

@@ -68,7 +68,7 @@ void moec_judge(moec_verdict *v, const char *name, int64_t columns, int64_t i, d
                 double bound) {
     double error = fabs(got - want);
     if (got == want || (isnan(got) && isnan(want))) error = 0;
-    bool right = error <= bound;
+    bool right = error == 0 || error <= bound; /* where NaN is right, the bound is NaN too */
     double ratio = error == 0 ? 0 : bound > 0 ? error / bound : INFINITY;
     if (isnan(ratio)) ratio = INFINITY;
     if (ratio > v->worst || !*v->where) {

@@ -59,7 +59,7 @@ static moec_spec spec_of(const char *text) {
 
 /* ---- one trial ---- */
 
-typedef struct setup { const char *op, *spec; int64_t T; const char *routing; } setup;
+typedef struct setup { const char *op, *spec; int64_t T; const char *routing; int variant; } setup;
 
 /* Runs `module` (NULL: the right one) on the case; the verdict's fault into text. */
 static void trial(const setup *s, moec_module *module, char fault[512]) {
@@ -67,7 +67,8 @@ static void trial(const setup *s, moec_module *module, char fault[512]) {
     moec_verdict verdict = {0};
     moec_pattern pattern;
     moec_module *own = NULL;
-    moec_case c = {.op = moec_op_find(s->op), .spec = spec_of(s->spec), .T = s->T, .seed = 4};
+    moec_case c = {.op = moec_op_find(s->op), .spec = spec_of(s->spec), .T = s->T, .seed = 4,
+                   .variant = s->variant};
     moec_status rc = moec_pattern_parse(s->routing ? s->routing : "uniform", &pattern, &err);
     if (!rc) rc = moec_case_make(&c, &pattern, &err);
     if (!rc) rc = moec_case_solve(&c, device->target, &err);
@@ -96,34 +97,34 @@ static void expect_fault(const char *what, const setup *s, moec_module *module, 
 T_CASE(kernel_of_another_spec) {
     static const struct { setup right; const char *wrong; } list[] = {
         /* wrong activation */
-        {{"up", "E=4 K=2 H=16 F=24 dtype=f32 act=swiglu", 9, NULL}, "E=4 K=2 H=16 F=24 dtype=f32 act=geglu"},
-        {{"up", "E=4 K=2 H=16 F=24 act=silu", 9, NULL}, "E=4 K=2 H=16 F=24 act=gelu"},
-        {{"dh", "E=4 K=2 H=16 F=24 act=swiglu", 9, NULL}, "E=4 K=2 H=16 F=24 act=geglu"},
-        {{"dh", "E=4 K=2 H=16 F=24 act=relu2", 9, NULL}, "E=4 K=2 H=16 F=24 act=relu"},
+        {{"up", "E=4 K=2 H=16 F=24 dtype=f32 act=swiglu", 9, NULL, 0}, "E=4 K=2 H=16 F=24 dtype=f32 act=geglu"},
+        {{"up", "E=4 K=2 H=16 F=24 act=silu", 9, NULL, 0}, "E=4 K=2 H=16 F=24 act=gelu"},
+        {{"dh", "E=4 K=2 H=16 F=24 act=swiglu", 9, NULL, 0}, "E=4 K=2 H=16 F=24 act=geglu"},
+        {{"dh", "E=4 K=2 H=16 F=24 act=relu2", 9, NULL, 0}, "E=4 K=2 H=16 F=24 act=relu"},
         /* gate and up in each other's place */
-        {{"up", "E=4 K=2 H=16 F=24", 9, NULL}, "E=4 K=2 H=16 F=24 layout=interleaved"},
-        {{"dh", "E=4 K=2 H=16 F=24", 9, NULL}, "E=4 K=2 H=16 F=24 layout=interleaved"},
+        {{"up", "E=4 K=2 H=16 F=24", 9, NULL, 0}, "E=4 K=2 H=16 F=24 layout=interleaved"},
+        {{"dh", "E=4 K=2 H=16 F=24", 9, NULL, 0}, "E=4 K=2 H=16 F=24 layout=interleaved"},
         /* a bias left out */
-        {{"up", "E=4 K=2 H=16 F=24 bias=1", 9, NULL}, "E=4 K=2 H=16 F=24"},
-        {{"down", "E=4 K=2 H=16 F=24 bias=1", 9, NULL}, "E=4 K=2 H=16 F=24"},
-        {{"dh", "E=4 K=2 H=16 F=24 bias=1", 9, NULL}, "E=4 K=2 H=16 F=24"},
+        {{"up", "E=4 K=2 H=16 F=24 bias=1", 9, NULL, 0}, "E=4 K=2 H=16 F=24"},
+        {{"down", "E=4 K=2 H=16 F=24 bias=1", 9, NULL, 0}, "E=4 K=2 H=16 F=24"},
+        {{"dh", "E=4 K=2 H=16 F=24 bias=1", 9, NULL, 0}, "E=4 K=2 H=16 F=24"},
         /* the last expert forgotten */
-        {{"down", "E=4 K=2 H=16 F=24", 30, NULL}, "E=3 K=2 H=16 F=24"},
-        {{"dw2", "E=4 K=2 H=16 F=24", 30, NULL}, "E=3 K=2 H=16 F=24"},
-        {{"db1", "E=4 K=2 F=24 bias=1", 30, NULL}, "E=3 K=2 F=24 bias=1"},
+        {{"down", "E=4 K=2 H=16 F=24", 30, NULL, 0}, "E=3 K=2 H=16 F=24"},
+        {{"dw2", "E=4 K=2 H=16 F=24", 30, NULL, 0}, "E=3 K=2 H=16 F=24"},
+        {{"db1", "E=4 K=2 F=24 bias=1", 30, NULL, 0}, "E=3 K=2 F=24 bias=1"},
         /* tokens found with another k */
-        {{"up", "E=4 K=2 H=16 F=24", 9, NULL}, "E=4 K=3 H=16 F=24"},
-        {{"dw1", "E=4 K=2 H=16 F=24", 9, NULL}, "E=4 K=3 H=16 F=24"},
+        {{"up", "E=4 K=2 H=16 F=24", 9, NULL, 0}, "E=4 K=3 H=16 F=24"},
+        {{"dw1", "E=4 K=2 H=16 F=24", 9, NULL, 0}, "E=4 K=3 H=16 F=24"},
         /* routers */
-        {{"route", "E=8 K=2 norm=0", 30, NULL}, "E=8 K=2 norm=1"},
-        {{"route", "E=8 K=2 router=softmax_topk", 30, NULL}, "E=8 K=2 router=logits"},
-        {{"route", "E=8 K=2 router=sigmoid_bias groups=4/2", 30, NULL}, "E=8 K=2 router=sigmoid_bias"},
-        {{"route", "E=8 K=2 capacity=0.5", 30, NULL}, "E=8 K=2"},
-        {{"route", "E=8 K=2 capacity=0.5", 30, NULL}, "E=8 K=2 capacity=0.6"},
-        {{"route", "E=8 K=2 scale=2.5", 30, NULL}, "E=8 K=2"},
-        {{"route_bwd", "E=8 K=2 norm=1", 30, NULL}, "E=8 K=2 norm=0"},
-        {{"route_bwd", "E=8 K=2 scale=2.5", 30, NULL}, "E=8 K=2"},
-        {{"rope", "heads=4 kv=2 dim=16", 9, NULL}, "heads=2 kv=2 dim=32"},
+        {{"route", "E=8 K=2 norm=0", 30, NULL, 0}, "E=8 K=2 norm=1"},
+        {{"route", "E=8 K=2 router=softmax_topk", 30, NULL, 0}, "E=8 K=2 router=logits"},
+        {{"route", "E=8 K=2 router=sigmoid_bias groups=4/2", 30, NULL, 0}, "E=8 K=2 router=sigmoid_bias"},
+        {{"route", "E=8 K=2 capacity=0.5", 30, NULL, 0}, "E=8 K=2"},
+        {{"route", "E=8 K=2 capacity=0.5", 30, NULL, 0}, "E=8 K=2 capacity=0.6"},
+        {{"route", "E=8 K=2 scale=2.5", 30, NULL, 0}, "E=8 K=2"},
+        {{"route_bwd", "E=8 K=2 norm=1", 30, NULL, 0}, "E=8 K=2 norm=0"},
+        {{"route_bwd", "E=8 K=2 scale=2.5", 30, NULL, 0}, "E=8 K=2"},
+        {{"rope", "heads=4 kv=2 dim=16", 9, NULL, 0}, "heads=2 kv=2 dim=32"},
     };
     if (!open_device()) return;
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
@@ -198,21 +199,21 @@ static void remove_edit(moec_module *m, const char *dir) {
 
 T_CASE(edited_text) {
     static const struct { setup right; const char *what, *old, *new; } list[] = {
-        {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL}, "rows of the wrong expert",
+        {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL, 0}, "rows of the wrong expert",
          "p->w2 + e *", "p->w2 + (e + 1) % EXPERTS *"},
-        {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL}, "the last rows of a block missing",
+        {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL, 0}, "the last rows of a block missing",
          "while (rows > 0) {", "while (rows > 1) {"},
-        {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL}, "a dot product one element short",
+        {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL, 0}, "a dot product one element short",
          "for (long k = 0; k < depth; k++", "for (long k = 1; k < depth; k++"},
-        {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL}, "a column not stored",
+        {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL, 0}, "a column not stored",
          "for (long j = 0; j < cols; j += LANES)", "for (long j = LANES; j < cols; j += LANES)"},
-        {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL}, "rows counted off by one",
+        {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL, 0}, "rows counted off by one",
          "p->offsets ? p->offsets[e] :", "p->offsets ? p->offsets[e] - (e == 1) :"},
-        {{"up", "E=4 K=2 H=16 F=24", 9, NULL}, "bf16 rounded by cutting",
+        {{"up", "E=4 K=2 H=16 F=24", 9, NULL, 0}, "bf16 rounded by cutting",
          "(u + 0x7fff + (u >> 16 & 1)) >> 16", "u >> 16"},
-        {{"up", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL}, "hpre not saved", "if (p->hpre) put_gates(",
+        {{"up", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL, 0}, "hpre not saved", "if (p->hpre) put_gates(",
          "if (0) put_gates("},
-        {{"combine", "E=4 K=3 H=16 dtype=f32", 9, NULL}, "a k skipped",
+        {{"combine", "E=4 K=3 H=16 dtype=f32", 9, NULL, 0}, "a k skipped",
          "for (long k = 0; k < n; k++) sum +=", "for (long k = 1; k < n; k++) sum +="},
     };
     char dir[] = "/tmp/moec-faults.XXXXXX";
@@ -265,6 +266,17 @@ AFTER(dead_row) {
     ((float *)arg_of(args, m, "y"))[rows * H] = 0;
 }
 AFTER(last_bit_of_bf16) { UNUSED; for (int i = 0; i < 64; i++) ((unsigned short *)arg_of(args, m, "y"))[i] ^= 1; }
+AFTER(nan_swallowed) {
+    UNUSED;
+    float *y = arg_of(args, m, "y");
+    for (int64_t i = 0; i < z->R * m->kernel.spec.H; i++)
+        if (y[i] != y[i]) y[i] = 0;
+}
+AFTER(nan_spread) { /* a NaN where none belongs */
+    UNUSED;
+    float *y = arg_of(args, m, "y");
+    for (int i = 0; i < 2; i++) y[i] = __builtin_nanf("");
+}
 BEFORE(next_row) { (void)z; args[0].ptr = (float *)args[0].ptr + m->kernel.spec.H; }
 BEFORE(one_token_less) { (void)z; args[moec_op_arg(m->kernel.op, "T")].i64--; }
 BEFORE(no_weight) { (void)z; args[moec_op_arg(m->kernel.op, "weight")].ptr = NULL; }
@@ -279,29 +291,31 @@ AFTER(swapped_choice) { /* experts of a token in the wrong order */
 T_CASE(sabotaged_launches) {
     static const char plain[] = "E=4 K=2 H=16 F=24 dtype=f32", drop[] = "E=4 K=2 H=16 F=24 dtype=f32 capacity=0.5";
     static const struct { const char *what; setup right; sabotage how; const char *part; } list[] = {
-        {"a write past the end", {"down", plain, 9, NULL}, {MOEC_OP_down, NULL, past_the_end}, "memory after y"},
-        {"a write far past the end", {"down", plain, 9, NULL}, {MOEC_OP_down, NULL, far_past_the_end},
+        {"a write past the end", {"down", plain, 9, NULL, 0}, {MOEC_OP_down, NULL, past_the_end}, "memory after y"},
+        {"a write far past the end", {"down", plain, 9, NULL, 0}, {MOEC_OP_down, NULL, far_past_the_end},
          "memory after y"},
-        {"a write before the start", {"down", plain, 9, NULL}, {MOEC_OP_down, NULL, before_the_start},
+        {"a write before the start", {"down", plain, 9, NULL, 0}, {MOEC_OP_down, NULL, before_the_start},
          "memory before y"},
-        {"a damaged input", {"down", plain, 9, NULL}, {MOEC_OP_down, NULL, into_an_input}, "input w2"},
-        {"damaged offsets", {"down", plain, 9, NULL}, {MOEC_OP_down, NULL, into_offsets}, "input offsets"},
-        {"an element not written", {"down", plain, 9, NULL}, {MOEC_OP_down, NULL, one_element_untouched},
+        {"a damaged input", {"down", plain, 9, NULL, 0}, {MOEC_OP_down, NULL, into_an_input}, "input w2"},
+        {"damaged offsets", {"down", plain, 9, NULL, 0}, {MOEC_OP_down, NULL, into_offsets}, "input offsets"},
+        {"an element not written", {"down", plain, 9, NULL, 0}, {MOEC_OP_down, NULL, one_element_untouched},
          "y[0,7] is"},
-        {"a stale row", {"down", plain, 9, NULL}, {MOEC_OP_down, NULL, one_row_stale}, "y[0,"},
-        {"twelve bits", {"down", plain, 9, NULL}, {MOEC_OP_down, NULL, twelve_bits_only}, "y[0,3]"},
-        {"one bf16 step", {"down", "E=4 K=2 H=16 F=24", 9, NULL}, {MOEC_OP_down, NULL, last_bit_of_bf16}, "y["},
-        {"bits that depend on the thread count", {"down", plain, 9, NULL},
+        {"a stale row", {"down", plain, 9, NULL, 0}, {MOEC_OP_down, NULL, one_row_stale}, "y[0,"},
+        {"twelve bits", {"down", plain, 9, NULL, 0}, {MOEC_OP_down, NULL, twelve_bits_only}, "y[0,3]"},
+        {"a NaN swallowed", {"down", plain, 9, NULL, 2}, {MOEC_OP_down, NULL, nan_swallowed}, "expected nan"},
+        {"a NaN too many", {"down", plain, 9, NULL, 2}, {MOEC_OP_down, NULL, nan_spread}, "is nan, expected"},
+        {"one bf16 step", {"down", "E=4 K=2 H=16 F=24", 9, NULL, 0}, {MOEC_OP_down, NULL, last_bit_of_bf16}, "y["},
+        {"bits that depend on the thread count", {"down", plain, 9, NULL, 0},
          {MOEC_OP_down, NULL, other_bits_with_one_thread}, "differs between a run with 2 threads and one with 1"},
-        {"a dead row written", {"down", drop, 30, "hot:0.9"}, {MOEC_OP_down, NULL, dead_row},
+        {"a dead row written", {"down", drop, 30, "hot:0.9", 0}, {MOEC_OP_down, NULL, dead_row},
          "past offsets[E]"},
-        {"rows shifted by one", {"up", plain, 9, NULL}, {MOEC_OP_up, next_row, NULL}, ""},
-        {"a token forgotten", {"combine", plain, 9, NULL}, {MOEC_OP_combine, one_token_less, NULL}, "out[8,0]"},
-        {"weights ignored", {"combine", plain, 9, NULL}, {MOEC_OP_combine, no_weight, NULL}, "out["},
-        {"weights ignored in dh", {"dh", plain, 9, NULL}, {MOEC_OP_dh, no_weight, NULL}, ""},
-        {"accumulation instead of overwriting", {"dw2", plain, 9, NULL}, {MOEC_OP_dw2, beta_flipped, NULL},
+        {"rows shifted by one", {"up", plain, 9, NULL, 0}, {MOEC_OP_up, next_row, NULL}, ""},
+        {"a token forgotten", {"combine", plain, 9, NULL, 0}, {MOEC_OP_combine, one_token_less, NULL}, "out[8,0]"},
+        {"weights ignored", {"combine", plain, 9, NULL, 0}, {MOEC_OP_combine, no_weight, NULL}, "out["},
+        {"weights ignored in dh", {"dh", plain, 9, NULL, 0}, {MOEC_OP_dh, no_weight, NULL}, ""},
+        {"accumulation instead of overwriting", {"dw2", plain, 9, NULL, 0}, {MOEC_OP_dw2, beta_flipped, NULL},
          "dw2["},
-        {"choices in the wrong order", {"route", plain, 9, NULL}, {MOEC_OP_route, NULL, swapped_choice},
+        {"choices in the wrong order", {"route", plain, 9, NULL, 0}, {MOEC_OP_route, NULL, swapped_choice},
          "expert[0,0]"},
     };
     if (!open_device()) return;
