@@ -1,0 +1,123 @@
+-- sm90_rows: GEMM over ragged rows on Hopper, with wgmma, TMA, mbarriers and clusters.
+
+local function is(r, name) return r.op.name == name end
+local function gathered(r) return is(r, "up") or is(r, "dh") end
+local function depth(r) return ({ up = r.spec.H, down = r.spec.F, dh = r.spec.H, dx = r.spec.U })[r.op.name] end
+local function width(r) return (is(r, "up") or is(r, "dh")) and r.spec.F or r.spec.H end
+local function mn_major(r) return is(r, "dh") or is(r, "dx") end
+local function split(r) return is(r, "up") and r.spec.gated end
+local function tile_columns(r) return split(r) and r.config.bn // 2 or r.config.bn end
+
+local function shared_bytes(r)
+    local c = r.config
+    return c.stages * (128 + c.bn) * 128 + (is(r, "dh") and 0 or 8 * 2 * 2048) + 16 * c.stages + 9 * 16
+end
+
+-- A tensor map: sizes innermost first, byte strides of the dimensions after the first.
+local function map(arg, dim, stride, box)
+    table.insert(stride, 1, 0)
+    for i, v in ipairs(dim) do dim[i] = tostring(v) end
+    for i, v in ipairs(stride) do stride[i] = tostring(v) end
+    return { arg = arg, dim = dim, stride = stride, box = box, swizzle = 128 }
+end
+local function rows_map(arg, columns, box_rows)
+    return map(arg, { columns, "R" }, { columns .. "*2" }, { 64, box_rows })
+end
+local function halves_map(r, arg, box_rows)
+    local halves = r.spec.gated and 2 or 1
+    return map(arg, { "F", halves, "R" }, { "F*2", "U*2" }, { 64, 1, box_rows })
+end
+local function weights_map(arg, columns, rows, halves, box_rows)
+    local row = columns .. "*2"
+    return map(arg, { columns, rows, halves, "E" }, { row, rows .. "*" .. row, rows .. "*" .. halves .. "*" .. row },
+        { 64, box_rows, 1, 1 })
+end
+
+local function maps_of(r)
+    local half = r.config.bn // 2
+    local halves = r.spec.gated and 2 or 1
+    if is(r, "up") then
+        return { "map_b", "map_h", "map_act" },
+               { weights_map("w1", "H", "F", halves, half), halves_map(r, "hpre", 16), rows_map("a", "F", 16) }
+    elseif is(r, "down") then
+        return { "map_a", "map_b", "map_d" },
+               { rows_map("a", "F", 128), weights_map("w2", "F", "H", 1, half), rows_map("y", "H", 16) }
+    elseif is(r, "dh") then
+        return { "map_b", "map_dpre", "map_act", "map_pre" },
+               { weights_map("w2", "F", "H", 1, 64), halves_map(r, "dhpre", 16), rows_map("a_w", "F", 16),
+                 halves_map(r, "hpre", 128) }
+    end
+    return { "map_a", "map_b", "map_d" },
+           { rows_map("dhpre", "U", 128), weights_map("w1", "H", "U", 1, 64), rows_map("dx_row", "H", 16) }
+end
+
+return {
+    ops = { "up", "down", "dh", "dx" },
+    targets = { "sm_90a" },
+    dtypes = { "bf16" },
+    applies = function(r) -- interleaved gates stay with the generic template; so does <dout, b2> in dh
+        if is(r, "dh") and r.spec.bias == 1 then return false end
+        return r.spec.layout == "concat" or not r.spec.gated or not gathered(r)
+    end,
+    tunables = {
+        { name = "bn", values = { 256, 192, 128 }, doc = "columns of a multiplication tile (gate and up counted)" },
+        { name = "pp", values = { 0, 1 }, doc = "1: the two consumer warpgroups take whole tiles in turn" },
+        { name = "cluster", values = { 2, 1 }, doc = "CTAs that share the loads of B" },
+        { name = "stages", values = { 4, 3, 5, 6 }, doc = "steps of 64 in flight" },
+        { name = "group", values = { 8, 4, 16 }, doc = "row units that share a column tile before the next column" },
+    },
+    constraints = {
+        { why = "stages do not fit into shared memory", ok = function(r) return shared_bytes(r) <= 232448 end },
+        { why = "dh stages its epilogue in slots of 128 + 256 rows", ok = function(r)
+            return not is(r, "dh") or (r.config.bn == 256 and r.config.pp == 0) end },
+        { why = "accumulators of a whole 256-column tile do not fit into one warpgroup", ok = function(r)
+            return r.config.pp == 0 or r.config.bn <= 192 end },
+        { why = "192 columns in turn spill registers", ok = function(r)
+            return r.config.pp == 0 or r.config.bn == 128 end },
+        { why = "halves of B must be whole blocks of 64 columns", ok = function(r)
+            return r.config.bn % 128 == 0 or not (mn_major(r) or split(r)) end },
+    },
+    -- The widest tile reads shared memory least per flop; short sums still prefer it, because the two
+    -- warpgroups drift apart and one's epilogue meets the other's multiplications.
+    default = function(r)
+        local bn = 256
+        if not is(r, "dh") and width(r) * (split(r) and 2 or 1) <= 128 then bn = 128 end
+        return { bn = bn, pp = 0, cluster = 2, stages = 4, group = 8 }
+    end,
+    derive = function(r)
+        local names, tmaps = maps_of(r)
+        local columns = tile_columns(r)
+        local partials = is(r, "dh") and (r.lib.ceil_div(r.spec.F, columns) > 1 or r.spec.capacity > 0)
+        local grid = ("sms/%d*%d"):format(r.config.cluster, r.config.cluster)
+        local u = is(r, "up") and "U" or tostring(width(r))
+        return {
+            launch = {
+                grid = partials and grid .. ";(T*K+383)/384/2*2+2" or grid, block = 384, pdl = 1,
+                cluster = r.config.cluster, shared_bytes = 232448, phases = partials and 2 or 1,
+                scratch = partials and ("R*4*%d"):format(r.lib.ceil_div(r.spec.F, columns)) or "0", tmaps = tmaps,
+            },
+            env = {
+                maps = names, gather = gathered(r) and (is(r, "up") and "x" or "dout"), b_mn = mn_major(r),
+                halves = r.spec.gated and 2 or 1, split_b = split(r),
+            },
+            derived = {
+                { "depth", depth(r), "length of the sums" },
+                { "width", width(r), "columns of the result" .. (split(r) and ", of gate and of up each" or "") },
+                { "tile_columns", columns, "columns of the result in a tile" },
+                { "shared", shared_bytes(r), "bytes of shared memory in use" },
+            },
+            tile = ("128x%d_s%d_c%d%s"):format(r.config.bn, r.config.stages, r.config.cluster,
+                r.config.pp == 1 and "_pp" or ""),
+            flops = ("2*R*%d*%s"):format(depth(r), u),
+            bytes = ("2*(R*%d+R*%s+E*%d*%s)"):format(depth(r), u, depth(r), u),
+            prose = {
+                "Persistent: one CTA an SM, two CTAs a cluster. A warpgroup of producers fills a ring of stages, 64 deep",
+                "in the sum: rows of A by TMA, or gathered by token with cp.async, and B by TMA, each CTA half of it for",
+                "both. Two consumer warpgroups multiply 64 rows each (in turn: whole tiles) with wgmma, keep the sums in",
+                "registers and finish the tile through shared memory. Tiles follow from offsets alone: experts in order,",
+                "pairs of row tiles under each other, an odd last one split by columns. Rows behind a group's end are",
+                "multiplied but never stored; warpgroups whose 64 rows all lie there do not multiply.",
+            },
+        }
+    end,
+}
