@@ -1,6 +1,7 @@
 -- sm90_reduce: weight gradients on Hopper, sums over the ragged rows of each expert.
 
 local function is(r, name) return r.op.name == name end
+local function dense(r) return is(r, "linear_dw") end
 local function width(r) return is(r, "dw1") and r.spec.U or r.spec.F end
 local function f32(r) return r.spec.wgrad == "f32" end
 local function shared_bytes(r)
@@ -17,9 +18,10 @@ local function ragged_map(arg, columns)
 end
 
 return {
-    ops = { "dw1", "dw2" },
+    ops = { "dw1", "dw2", "linear_dw" },
     targets = { "sm_90a" },
     dtypes = { "bf16" },
+    applies = function(r) return not (dense(r) and r.spec.out == "f32") end,
     tunables = {
         { name = "bn", values = { 256, 128 }, doc = "columns of a multiplication tile" },
         { name = "cluster", values = { 2, 1 }, doc = "CTAs that share the loads of B" },
@@ -31,13 +33,15 @@ return {
     default = function(r) return { bn = width(r) <= 128 and 128 or 256, cluster = 2, stages = 4 } end,
     derive = function(r)
         local dw1 = is(r, "dw1")
-        local w, h = dw1 and "U" or "F", "H"
-        local inner, outer = dw1 and h or w, dw1 and w or h
-        local tmaps = { ragged_map(dw1 and "dhpre" or "a_w", w) }
+        local w, h, transposed = dw1 and "U" or "F", "H", not is(r, "dw2")
+        local inner, outer = transposed and h or w, transposed and w or h
+        local result = dense(r) and "dw" or r.op.name
+        local rows = dense(r) and "T" or "R"
+        local tmaps = { ragged_map(dw1 and "dhpre" or dense(r) and "dy" or "a_w", w) }
         local maps = { "map_b" }
         if not f32(r) then
             maps[2] = "map_d"
-            tmaps[2] = { arg = r.op.name, dim = { inner, outer, "E" },
+            tmaps[2] = { arg = result, dim = { inner, outer, dense(r) and "1" or "E" },
                          stride = { "0", inner .. "*2", inner .. "*" .. outer .. "*2" }, box = { 64, 64, 1 },
                          swizzle = 128 }
         end
@@ -46,15 +50,17 @@ return {
                 grid = ("sms/%d*%d"):format(r.config.cluster, r.config.cluster), block = 384, pdl = 1,
                 cluster = r.config.cluster, shared_bytes = 232448, tmaps = tmaps,
             },
-            env = { maps = maps, gather = dw1 and "x" or "dout", transposed = dw1, f32 = f32(r) },
+            env = { maps = maps, gather = is(r, "dw2") and "dout" or "x", transposed = transposed, f32 = f32(r),
+                    dense = dense(r), result = result },
             derived = {
                 { "height", r.spec.H, "columns of the gathered operand" },
                 { "width", width(r), "columns of the other operand" },
                 { "shared", shared_bytes(r), "bytes of shared memory in use" },
             },
             tile = ("128x%d_s%d_c%d"):format(r.config.bn, r.config.stages, r.config.cluster),
-            flops = ("2*R*%d*%d"):format(r.spec.H, width(r)),
-            bytes = ("2*(R*%d+R*%d)+%d*E*%d*%d"):format(r.spec.H, width(r), f32(r) and 4 or 2, r.spec.H, width(r)),
+            flops = ("2*%s*%d*%d"):format(rows, r.spec.H, width(r)),
+            bytes = ("2*%s*%d+%d*%s*%d*%d"):format(rows, r.spec.H + width(r), f32(r) and 4 or 2,
+                dense(r) and "1" or "E", r.spec.H, width(r)),
             prose = {
                 "Persistent: one CTA an SM, two CTAs a cluster, each with 128 columns of the gathered operand and the",
                 "same columns of the other one, which each CTA half loads by TMA for both. Producers gather 64 token",

@@ -2,9 +2,14 @@
 
 local function is(r, name) return r.op.name == name end
 local function gathered(r) return is(r, "up") or is(r, "dh") end
-local function depth(r) return ({ up = r.spec.H, down = r.spec.F, dh = r.spec.H, dx = r.spec.U })[r.op.name] end
-local function width(r) return (is(r, "up") or is(r, "dh")) and r.spec.F or r.spec.H end
-local function mn_major(r) return is(r, "dh") or is(r, "dx") end
+local function dense(r) return is(r, "linear") or is(r, "linear_dx") end
+local function depth(r)
+    return ({ up = r.spec.H, down = r.spec.F, dh = r.spec.H, dx = r.spec.U, linear = r.spec.H,
+              linear_dx = r.spec.F })[r.op.name]
+end
+local function width(r) return (is(r, "up") or is(r, "dh") or is(r, "linear")) and r.spec.F or r.spec.H end
+local function mn_major(r) return is(r, "dh") or is(r, "dx") or is(r, "linear_dx") end
+local function f32_result(r) return is(r, "linear") and r.spec.out == "f32" end
 local function split(r) return is(r, "up") and r.spec.gated end
 local function tile_columns(r) return split(r) and r.config.bn // 2 or r.config.bn end
 
@@ -20,16 +25,16 @@ local function map(arg, dim, stride, box)
     for i, v in ipairs(stride) do stride[i] = tostring(v) end
     return { arg = arg, dim = dim, stride = stride, box = box, swizzle = 128 }
 end
-local function rows_map(arg, columns, box_rows)
-    return map(arg, { columns, "R" }, { columns .. "*2" }, { 64, box_rows })
+local function rows_map(arg, columns, box_rows, count)
+    return map(arg, { columns, count or "R" }, { columns .. "*2" }, { 64, box_rows })
 end
 local function halves_map(r, arg, box_rows)
     local halves = r.spec.gated and 2 or 1
     return map(arg, { "F", halves, "R" }, { "F*2", "U*2" }, { 64, 1, box_rows })
 end
-local function weights_map(arg, columns, rows, halves, box_rows)
+local function weights_map(arg, columns, rows, halves, box_rows, count)
     local row = columns .. "*2"
-    return map(arg, { columns, rows, halves, "E" }, { row, rows .. "*" .. row, rows .. "*" .. halves .. "*" .. row },
+    return map(arg, { columns, rows, halves, count or "E" }, { row, rows .. "*" .. row, rows .. "*" .. halves .. "*" .. row },
         { 64, box_rows, 1, 1 })
 end
 
@@ -46,17 +51,25 @@ local function maps_of(r)
         return { "map_b", "map_dpre", "map_act", "map_pre" },
                { weights_map("w2", "F", "H", 1, 64), halves_map(r, "dhpre", 16), rows_map("a_w", "F", 16),
                  halves_map(r, "hpre", 128) }
+    elseif is(r, "linear") then
+        local names = { "map_a", "map_b", "map_d" }
+        local maps = { rows_map("x", "H", 128, "T"), weights_map("w", "H", "F", 1, half, 1), rows_map("y", "F", 16, "T") }
+        if f32_result(r) then names[3], maps[3] = nil, nil end
+        return names, maps
+    elseif is(r, "linear_dx") then
+        return { "map_a", "map_b", "map_d" },
+               { rows_map("dy", "F", 128, "T"), weights_map("w", "H", "F", 1, 64, 1), rows_map("dx", "H", 16, "T") }
     end
     return { "map_a", "map_b", "map_d" },
            { rows_map("dhpre", "U", 128), weights_map("w1", "H", "U", 1, 64), rows_map("dx_row", "H", 16) }
 end
 
 return {
-    ops = { "up", "down", "dh", "dx" },
+    ops = { "up", "down", "dh", "dx", "linear", "linear_dx" },
     targets = { "sm_90a" },
     dtypes = { "bf16" },
     applies = function(r) -- interleaved gates stay with the generic template; so does <dout, b2> in dh
-        if is(r, "dh") and r.spec.bias == 1 then return false end
+        if is(r, "dh") and r.spec.bias == 1 or is(r, "linear_dx") and r.spec.out == "f32" then return false end
         return r.spec.layout == "concat" or not r.spec.gated or not gathered(r)
     end,
     tunables = {
@@ -90,6 +103,7 @@ return {
         local partials = is(r, "dh") and (r.lib.ceil_div(r.spec.F, columns) > 1 or r.spec.capacity > 0)
         local grid = ("sms/%d*%d"):format(r.config.cluster, r.config.cluster)
         local u = is(r, "up") and "U" or tostring(width(r))
+        local rows, experts = dense(r) and "T" or "R", dense(r) and "1" or "E"
         return {
             launch = {
                 grid = partials and grid .. ";(T*K+383)/384/2*2+2" or grid, block = 384, pdl = 1,
@@ -98,7 +112,7 @@ return {
             },
             env = {
                 maps = names, gather = gathered(r) and (is(r, "up") and "x" or "dout"), b_mn = mn_major(r),
-                halves = r.spec.gated and 2 or 1, split_b = split(r),
+                halves = r.spec.gated and 2 or 1, split_b = split(r), dense = dense(r),
             },
             derived = {
                 { "depth", depth(r), "length of the sums" },
@@ -108,8 +122,8 @@ return {
             },
             tile = ("128x%d_s%d_c%d%s"):format(r.config.bn, r.config.stages, r.config.cluster,
                 r.config.pp == 1 and "_pp" or ""),
-            flops = ("2*R*%d*%s"):format(depth(r), u),
-            bytes = ("2*(R*%d+R*%s+E*%d*%s)"):format(depth(r), u, depth(r), u),
+            flops = ("2*%s*%d*%s"):format(rows, depth(r), u),
+            bytes = ("2*(%s*%d+%s*%s+%s*%d*%s)"):format(rows, depth(r), rows, u, experts, depth(r), u),
             prose = {
                 "Persistent: one CTA an SM, two CTAs a cluster. A warpgroup of producers fills a ring of stages, 64 deep",
                 "in the sum: rows of A by TMA, or gathered by token with cp.async, and B by TMA, each CTA half of it for",
