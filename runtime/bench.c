@@ -191,8 +191,10 @@ static moec_status one_round(subject *s, const moec_ceiling_ops *ceiling, moec_b
     bool peers = false;
     for (int i = 0; i < count; i++) peers |= rivals[i].plan != NULL;
     if (peers && s->data->device->threads > 1) nanosleep(&(struct timespec){.tv_nsec = spin_nanoseconds}, NULL);
-    if (ceiling && ceiling->compute)
-        MOEC_TRY(ceiling->compute(s->data->device, s->spec.dtype, &t->peak[at], bench->unit, err));
+    t->peak[at] = 0;
+    if (ceiling && ceiling->compute &&
+        ceiling->compute(s->data->device, s->spec.dtype, &t->peak[at], bench->unit, NULL))
+        bench->unit[0] = 0; /* its library is not here: no ceiling */
     MOEC_TRY(sample(s, &t->own[at], err));
     for (int i = 0; i < count; i++)
         if (rivals[i].plan) MOEC_TRY(rival_sample(&rivals[i], s->data->device->threads, s->turn, &t->peer[i][at], err));
@@ -212,7 +214,7 @@ static moec_status rounds(subject *s, moec_bench *bench, moec_bench_row *row, ri
     row->ms = 1e3 * median(t->own, runs);
     row->low_ms = 1e3 * quantile(t->own, runs, 0.1);
     row->high_ms = 1e3 * quantile(t->own, runs, 0.9);
-    row->peak = ceiling && ceiling->compute ? median(t->peak, runs) : 0;
+    row->peak = *bench->unit ? median(t->peak, runs) : 0;
     for (int i = 0; i < count; i++)
         if (rivals[i].plan) row->peer_ms[i] = 1e3 * median(t->peer[i], runs);
     double compute = row->peak > 0 ? row->flops / row->peak : 0;
@@ -314,10 +316,9 @@ static void count_rows(const bench_data *d, moec_bench *bench) {
 }
 
 static moec_status run(bench_data *d, moec_bench *bench, const moec_plan *plan, moec_error *err) {
-    const moec_ceiling_ops *ceiling = moec_ceiling_find(d->device->target->family);
     const char *ops = d->options->ops;
     MOEC_TRY(bench_data_open(d, err));
-    if (ceiling && ceiling->copy) MOEC_TRY(ceiling->copy(d->device, &bench->copy, err));
+    MOEC_TRY(moec_ceiling_copy(d->device, &bench->copy, err));
     MOEC_TRY(bench_route(d, err));
     count_rows(d, bench);
     MOEC_TRY(layer_rows(d, bench, plan, err));
@@ -342,6 +343,8 @@ moec_status moec_bench_run(moec_device *device, const moec_spec *spec, const moe
                     .R = options->tokens * spec->K};
     find_peers(device, options, bench);
     moec_status rc = run(&d, bench, &plan, err);
+    const moec_ceiling_ops *ceiling = moec_ceiling_find(device->target->family);
+    if (ceiling && ceiling->done) ceiling->done(device);
     bench_data_close(&d);
     moec_plan_free(&plan);
     return rc;

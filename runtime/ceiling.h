@@ -13,14 +13,23 @@ typedef struct moec_ceiling_ops {
      * workers: FLOP/s. what[64] names it. Takes about 2 ms. */
     moec_status (*compute)(moec_device *device, int64_t dtype, double *flops, char what[64],
                            moec_error *err);
-    /* Bytes read plus bytes written per second of a large copy on all workers. Takes about 50 ms. */
+    /* Bytes read plus bytes written per second of a large copy on all workers. Takes about 50 ms.
+     * NULL: the device's own copy is timed. */
     moec_status (*copy)(moec_device *device, double *bytes, moec_error *err);
+    /* Releases what compute kept; may be NULL. */
+    void (*done)(moec_device *device);
 } moec_ceiling_ops;
 
-extern const moec_ceiling_ops moec_cpu_ceiling; /* ceiling_cpu.c */
+extern const moec_ceiling_ops moec_cpu_ceiling;  /* ceiling_cpu.c */
+extern const moec_ceiling_ops moec_cuda_ceiling; /* ceiling_cuda.c */
 
 /* The family's measurements; NULL when this build has none for it. */
 const moec_ceiling_ops *moec_ceiling_find(const char *family);
+
+/* The copy ceiling of any device: its family's, or a timed copy inside device memory. */
+moec_status moec_ceiling_copy(moec_device *device, double *bytes, moec_error *err);
+/* A timed copy inside device memory. */
+moec_status moec_ceiling_plain_copy(moec_device *device, double *bytes, moec_error *err);
 
 /* Seconds on a clock that only moves forward. */
 double moec_seconds(void);

@@ -18,7 +18,8 @@ static void print_head(const moec_bench *b, const moec_spec *spec) {
     printf("rows %" PRId64 ", fullest expert %" PRId64 ", experts with rows %" PRId64 " of %" PRId64
            ", weights in turn %d\n", b->rows, b->most_rows, b->experts_used, spec->E, b->sets);
     if (b->copy > 0) printf("copy ceiling %.1f GB/s (read + written)\n", b->copy * 1e-9);
-    if (*b->unit) printf("compute ceiling: %s, all workers, measured beside every run\n", b->unit);
+    if (*b->unit) printf("compute ceiling: %s, measured beside every run\n", b->unit);
+    else printf("compute ceiling: not measured\n");
     for (int i = 0; i < MOEC_BENCH_PEERS && b->peer[i]; i++)
         printf("%s %s\n", b->peer[i]->name, b->peer_note[i]);
     printf("\n%-11s %9s %9s %8s %7s %7s %7s", "kernel", "ms", "TFLOP/s", "GB/s", "% peak", "% copy", "% bound");

@@ -52,6 +52,15 @@ T_CASE(one_op_with_peers) {
     T_OK(!bench.layer.measured);
 }
 
+T_CASE(any_device_can_time_its_copy) {
+    moec_device *device;
+    double bytes = 0;
+    T_EQ(moec_device_open("cpu-scalar", 1, &device, &err), MOEC_OK);
+    T_EQ(moec_ceiling_plain_copy(device, &bytes, &err), MOEC_OK);
+    T_OK(bytes > 1e8);
+    moec_device_close(device);
+}
+
 T_CASE(wrong_questions) {
     moec_bench_options o = {.tokens = 0, .routing = "uniform", .seed = 1, .repeat = 2};
     T_EQ(run("H=32 F=16", o), MOEC_E_INVAL);
