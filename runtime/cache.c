@@ -29,7 +29,8 @@ struct moec_cache {
 /* ---- opening ---- */
 
 static moec_status choose_root(const char *dir, char *root, moec_error *err) {
-    const char *moec = getenv("MOEC_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    const char *moec = getenv("MOEC_CACHE"), *xdg = getenv("XDG_CACHE_HOME"),
+               *home = getenv("HOME");
     if (dir && *dir) return moec_path(root, err, "%s/v1", dir);
     if (moec && *moec) return moec_path(root, err, "%s/v1", moec);
     if (xdg && *xdg) return moec_path(root, err, "%s/moec/v1", xdg);
@@ -52,8 +53,10 @@ static moec_status fall_back(moec_cache *cache, const moec_error *why, moec_erro
     }
     cache->private_write = true;
     snprintf(cache->note, sizeof cache->note,
-             "the kernel cache %.500s cannot be written (%.300s); kernels compiled now are lost at exit. "
-             "Set MOEC_CACHE to a directory that you may write", cache->root, why->text);
+             "the kernel cache %.500s cannot be written (%.300s); kernels compiled now are lost at "
+             "exit. "
+             "Set MOEC_CACHE to a directory that you may write",
+             cache->root, why->text);
     for (char *c = cache->note; *c; c++)
         if (*c == '\n') *c = ' ';
     return MOEC_OK;

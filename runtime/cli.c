@@ -34,7 +34,8 @@ enum { VERB_COUNT = sizeof verbs / sizeof *verbs };
 
 /* Options that several verbs share; a verb takes those that it names. */
 static const cli_option common[] = {
-    {"target",  't', CLI_TEXT, "TARGET", "cpu", "machine to run on or to write for: cpu, cpu-avx512, sm_90a:1 ..."},
+    {"target",  't', CLI_TEXT, "TARGET", "cpu",
+     "machine to run on or to write for: cpu, cpu-avx512, sm_90a:1 ..."},
     {"threads", 0,   CLI_INT,  "N",      "0", "CPU worker threads, 0 for one per CPU"},
     {"tokens",  0,   CLI_INT,  "T",      "1024", "tokens of a batch"},
     {"routing", 0,   CLI_TEXT, "HOW",    "uniform",
@@ -56,13 +57,15 @@ static const cli_verb *find_verb(const char *name) {
 /* ---- help ---- */
 
 static void print_help(FILE *out) {
-    fprintf(out, "moec %s: a compiler for Mixture-of-Experts layers\n\nusage: moec VERB [options]\n\n",
+    fprintf(out,
+            "moec %s: a compiler for Mixture-of-Experts layers\n\nusage: moec VERB [options]\n\n",
             moec_version());
     for (int i = 0; i < VERB_COUNT; i++)
         fprintf(out, "  %-8s %s\n", verbs[i]->name, verbs[i]->summary);
-    fprintf(out, "\nmoec VERB --help shows a verb's options and examples. Exit codes: 0 ok, 1 failure, "
-                 "2 usage,\n3 wrong result, 4 device or compiler missing, 5 timeout, 75 retry (a peer "
-                 "failed).\n");
+    fprintf(out,
+            "\nmoec VERB --help shows a verb's options and examples. Exit codes: 0 ok, 1 failure, "
+            "2 usage,\n3 wrong result, 4 device or compiler missing, 5 timeout, 75 retry (a peer "
+            "failed).\n");
 }
 
 static void print_option(const cli_option *o) {
@@ -81,7 +84,8 @@ static void print_key(void *user, const char *name, const char *doc, const char 
 
 static void print_verb_help(const cli_call *call) {
     const cli_verb *v = call->verb;
-    printf("moec %s: %s\n\nusage: moec %s [options] %s\n\n", v->name, v->summary, v->name, v->operands);
+    printf("moec %s: %s\n\nusage: moec %s [options] %s\n\n", v->name, v->summary, v->name,
+           v->operands);
     for (int i = 0; i < call->option_count; i++) print_option(call->options[i]);
     if (strstr(v->operands, "SPEC")) {
         printf("\nA SPEC is key=value words:\n");
@@ -116,7 +120,8 @@ static void take_options(cli_call *call) {
 static int option_index(const cli_call *call, const char *name, size_t length, char letter) {
     for (int i = 0; i < call->option_count; i++) {
         const cli_option *o = call->options[i];
-        if (letter ? o->letter == letter : strlen(o->name) == length && !memcmp(o->name, name, length))
+        if (letter ? o->letter == letter
+                   : strlen(o->name) == length && !memcmp(o->name, name, length))
             return i;
     }
     return -1;
@@ -210,7 +215,9 @@ double cli_real(const cli_call *call, const char *name) {
 }
 
 bool cli_flag(const cli_call *call, const char *name) { return cli_given(call, name); }
-bool cli_given(const cli_call *call, const char *name) { return call->given[must_find(call, name)]; }
+bool cli_given(const cli_call *call, const char *name) {
+    return call->given[must_find(call, name)];
+}
 
 moec_status cli_spec(const cli_call *call, int from, moec_spec *spec, moec_error *err) {
     char text[2048] = "";
@@ -223,7 +230,8 @@ moec_status cli_spec(const cli_call *call, int from, moec_spec *spec, moec_error
     }
     for (int i = from; i < call->operand_count; i++) {
         size_t used = strlen(text);
-        int n = snprintf(text + used, sizeof text - used, "%s%s", used ? " " : "", call->operands[i]);
+        int n =
+            snprintf(text + used, sizeof text - used, "%s%s", used ? " " : "", call->operands[i]);
         if (n < 0 || (size_t)n >= sizeof text - used)
             return cli_usage(call, err, "the SPEC is longer than %zu characters", sizeof text - 1);
     }

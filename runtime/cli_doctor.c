@@ -16,7 +16,8 @@
 typedef struct doctor { const cli_call *call; json_t *findings; int runnable; } doctor;
 
 /* state: "ok", "missing" or "note". `costs`: what the user loses, and the remedy; "" when ok. */
-static void say(doctor *d, const char *what, const char *state, const char *detail, const char *costs) {
+static void say(doctor *d, const char *what, const char *state, const char *detail,
+                const char *costs) {
     if (!d->call->json) {
         printf("%-14s %-8s %s\n", what, state, detail);
         if (*costs) printf("%23s %s\n", "", costs);

@@ -1,4 +1,5 @@
-/* moec gen: writes kernels as source, with a manifest; --compile adds binaries. No device is needed.
+/* moec gen: writes kernels as source, with a manifest; --compile adds binaries. No device is
+ * needed.
  *
  * The directory appears whole or not at all: everything is written beside it and renamed. A
  * directory that an earlier gen wrote is replaced; any other is left alone with an error.
@@ -31,9 +32,9 @@ typedef struct job {
 static json_t *launch_json(const moec_launch *l) {
     json_t *object = json_pack("{s:s}", "scratch", l->scratch);
     if (*l->grid)
-        json_object_update_new(object, json_pack("{s:s, s:i, s:i, s:i, s:i}", "grid", l->grid, "block",
-                                                 l->block, "cluster", l->cluster, "shared_bytes",
-                                                 l->shared_bytes, "pdl", l->pdl));
+        json_object_update_new(object, json_pack("{s:s, s:i, s:i, s:i, s:i}", "grid", l->grid,
+                                                 "block", l->block, "cluster", l->cluster,
+                                                 "shared_bytes", l->shared_bytes, "pdl", l->pdl));
     if (l->phases > 1) json_object_set_new(object, "phases", json_integer(l->phases));
     return object;
 }
@@ -45,8 +46,8 @@ static json_t *args_json(const moec_op *op, const moec_spec *spec) {
         const moec_arg_info *a = &op->args[i];
         json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:b}", "name", a->name, "role",
                                               roles[a->role], "type",
-                                              moec_type_name(moec_arg_dtype(a, spec)), "shape", a->shape,
-                                              "optional", (int)a->optional));
+                                              moec_type_name(moec_arg_dtype(a, spec)), "shape",
+                                              a->shape, "optional", (int)a->optional));
     }
     return list;
 }
@@ -55,10 +56,11 @@ static json_t *kernel_json(const char *name, const moec_kernel *k, const char *f
     char spec[MOEC_SPEC_BYTES], config[512];
     moec_spec_print(&k->spec, NULL, spec, sizeof spec);
     moec_config_print(&k->config, config, sizeof config);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "name", name, "op",
-                     k->op->name, "target", k->target->name, "spec", spec, "config", config, "symbol",
-                     k->symbol, "file", file, "hash", k->hash, "flops", k->flops, "bytes", k->bytes,
-                     "launch", launch_json(&k->launch), "args", args_json(k->op, &k->spec));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "name", name,
+                     "op", k->op->name, "target", k->target->name, "spec", spec, "config", config,
+                     "symbol", k->symbol, "file", file, "hash", k->hash, "flops", k->flops, "bytes",
+                     k->bytes, "launch", launch_json(&k->launch), "args",
+                     args_json(k->op, &k->spec));
 }
 
 /* Adds the binary beside the source; its hash and the toolchain's name go to the manifest. */
@@ -68,7 +70,8 @@ static moec_status compile(const job *j, const char *source, const char *symbol,
     size_t bytes;
     const moec_toolchain *toolchain = moec_toolchain_find(j->target->family);
     if (!toolchain)
-        return moec_fail(err, MOEC_E_UNSUPPORTED, "this build has no compiler for %s", j->target->name);
+        return moec_fail(err, MOEC_E_UNSUPPORTED, "this build has no compiler for %s",
+                         j->target->name);
     MOEC_TRY(toolchain->identify(j->target, id, err));
     snprintf(binary, sizeof binary, "%s%s", symbol, toolchain->suffix);
     MOEC_TRY(toolchain->compile(j->target, j->dir, source, binary, err));
@@ -76,7 +79,8 @@ static moec_status compile(const job *j, const char *source, const char *symbol,
     MOEC_TRY(moec_file_read(path, &data, &bytes, err));
     moec_hash_hex(data, bytes, hash);
     free(data);
-    if (!moec_path(path, NULL, "%s/log.txt", j->dir)) unlink(path); /* of a compiler that was content */
+    if (!moec_path(path, NULL, "%s/log.txt", j->dir))
+        unlink(path); /* of a compiler that was content */
     json_object_set_new(entry, "binary", json_string(binary));
     json_object_set_new(entry, "binary_hash", json_string(hash));
     json_object_set_new(entry, "toolchain", json_string(id));
@@ -159,7 +163,7 @@ static bool named(const json_t *manifest, const char *file) {
     return false;
 }
 
-/* Does the directory hold what an earlier gen wrote and nothing else? `foreign` gets what is not. */
+/* Does the directory hold what an earlier gen wrote and nothing else? `foreign` says what not. */
 static bool ours(const char *dir, char foreign[256]) {
     char path[MOEC_PATH_BYTES];
     json_error_t why;
@@ -185,8 +189,8 @@ static moec_status begin(job *j, const char *out, moec_error *err) {
     while (n > 1 && out[n - 1] == '/') n--;
     MOEC_TRY(moec_path(parent, err, "%.*s", (int)n, out));
     if (!access(parent, F_OK) && !ours(parent, foreign) && rmdir(parent)) {
-        moec_status rc = moec_fail(err, MOEC_E_IO, "%s exists and was not written by moec gen: %s", parent,
-                                   foreign);
+        moec_status rc = moec_fail(err, MOEC_E_IO, "%s exists and was not written by moec gen: %s",
+                                   parent, foreign);
         return moec_hint(err, rc, "name a new directory with -o");
     }
     char *slash = strrchr(parent, '/');
@@ -264,7 +268,8 @@ static moec_status run(cli_call *call, moec_error *err) {
     }
     if (!rc && call->json)
         cli_print_json(json_pack("{s:o, s:O}", "settings",
-                                 cli_settings_json(call, &j.spec, j.target->name), "kernels", j.kernels));
+                                 cli_settings_json(call, &j.spec, j.target->name), "kernels",
+                                 j.kernels));
     else if (!rc)
         print_kernels(&j, out);
     json_decref(j.kernels);
@@ -272,8 +277,8 @@ static moec_status run(cli_call *call, moec_error *err) {
 }
 
 static const cli_option options[] = {
-    {"output",  'o', CLI_TEXT, "DIR", NULL, "directory to write: a new one, or one that gen wrote"},
-    {"op",      0,   CLI_TEXT, "OP",  "layer", "ops separated by commas, or layer: all that it needs"},
+    {"output",  'o', CLI_TEXT, "DIR", NULL, "directory to write: new, or one that gen wrote"},
+    {"op",      0,   CLI_TEXT, "OP",  "layer", "ops separated by commas, or layer: its kernels"},
     {"config",  'c', CLI_TEXT, "C",   NULL, "tunables of the one --op, \"name=value ...\""},
     {"compile", 0,   CLI_FLAG, "",    NULL, "add binaries (.so, .cubin, .co)"},
     {0},

@@ -61,7 +61,8 @@ static void print_text(const fact *f, int count) {
 
 static json_t *print_facts(const fact *f, int count) {
     json_t *object = json_object();
-    for (int i = 0; i < count; i++) json_object_set_new(object, f[i].name, json_integer((json_int_t)f[i].value));
+    for (int i = 0; i < count; i++)
+        json_object_set_new(object, f[i].name, json_integer((json_int_t)f[i].value));
     return object;
 }
 
@@ -73,15 +74,17 @@ static int facts_of_model(const train_config *c, double T, double ranks, fact f[
     double experts = layers * (double)size.layer_experts, mine = total - experts + experts / ranks;
     double e = c->spec.dtype == MOEC_BF16 ? 2 : 0; /* in f32 the master weights are the weights */
     fact all[] = {
-        {"parameters",        total,                   "", "all tensors of the checkpoint"},
-        {"active per token",  (double)size.active,     "", "without the experts a token does not choose"},
-        {"in experts",        experts,                 "", "layers with experts * E*(U*H + H*F)"},
-        {"forward per token", size.flops_token,        "FLOP", "2 per active weight, attention over T tokens"},
-        {"training per token", 3 * size.flops_token,   "FLOP", "backward is two GEMMs for each one"},
-        {"weights a rank",    mine * e,                "B", "compute copy; experts / ranks, the rest whole"},
-        {"gradients a rank",  mine * 4,                "B", "f32"},
-        {"optimizer a rank",  mine * 12,               "B", "f32 master, m, v"},
-        {"checkpoint",        total * 12,              "B", "f32 master, m, v of everything"},
+        {"parameters", total, "", "all tensors of the checkpoint"},
+        {"active per token", (double)size.active, "",
+         "without the experts a token does not choose"},
+        {"in experts", experts, "", "layers with experts * E*(U*H + H*F)"},
+        {"forward per token", size.flops_token, "FLOP",
+         "2 per active weight, attention over T tokens"},
+        {"training per token", 3 * size.flops_token, "FLOP", "backward is two GEMMs for each one"},
+        {"weights a rank", mine * e, "B", "compute copy; experts / ranks, the rest whole"},
+        {"gradients a rank", mine * 4, "B", "f32"},
+        {"optimizer a rank", mine * 12, "B", "f32 master, m, v"},
+        {"checkpoint", total * 12, "B", "f32 master, m, v of everything"},
     };
     int count = (int)(sizeof all / sizeof *all);
     for (int i = 0; i < count; i++) f[i] = all[i];
@@ -94,15 +97,18 @@ static moec_status run_model(cli_call *call, moec_error *err) {
     int64_t ranks = cli_int(call, "ranks");
     /* A model file alone, or the training config that holds one. */
     moec_status rc = config_load_model(call->operands[0], &config, err);
-    if (rc && rc != MOEC_E_IO && !config_load(call->operands[0], NULL, 0, &config, NULL)) rc = MOEC_OK;
+    if (rc && rc != MOEC_E_IO && !config_load(call->operands[0], NULL, 0, &config, NULL))
+        rc = MOEC_OK;
     if (rc) return rc;
     if (ranks < 1 || config.spec.E % ranks)
-        return cli_usage(call, err, "--ranks %" PRId64 " does not divide E=%" PRId64, ranks, config.spec.E);
+        return cli_usage(call, err, "--ranks %" PRId64 " does not divide E=%" PRId64, ranks,
+                         config.spec.E);
     int count = facts_of_model(&config, (double)cli_int(call, "tokens"), (double)ranks, facts);
     cli_settings(call, &config.spec, NULL);
     if (call->json)
-        cli_print_json(json_pack("{s:o, s:o}", "settings", cli_settings_json(call, &config.spec, NULL),
-                                 "facts", print_facts(facts, count)));
+        cli_print_json(json_pack("{s:o, s:o}", "settings",
+                                 cli_settings_json(call, &config.spec, NULL), "facts",
+                                 print_facts(facts, count)));
     else
         print_text(facts, count);
     return MOEC_OK;
@@ -115,15 +121,16 @@ static moec_status run(cli_call *call, moec_error *err) {
     int64_t T = cli_int(call, "tokens"), ranks = cli_int(call, "ranks");
     MOEC_TRY(cli_spec(call, 0, &spec, err));
     if (ranks < 1 || spec.E % ranks)
-        return cli_usage(call, err, "--ranks %" PRId64 " does not divide E=%" PRId64, ranks, spec.E);
+        return cli_usage(call, err, "--ranks %" PRId64 " does not divide E=%" PRId64, ranks,
+                         spec.E);
     if (T > moec_routing_most_tokens(&spec))
         return cli_usage(call, err, "--tokens is at most %" PRId64 " for this K",
                          moec_routing_most_tokens(&spec));
     int count = facts_of(&spec, (double)T, (double)ranks, facts);
     cli_settings(call, &spec, NULL);
     if (call->json)
-        cli_print_json(json_pack("{s:o, s:o}", "settings", cli_settings_json(call, &spec, NULL), "facts",
-                                 print_facts(facts, count)));
+        cli_print_json(json_pack("{s:o, s:o}", "settings", cli_settings_json(call, &spec, NULL),
+                                 "facts", print_facts(facts, count)));
     else
         print_text(facts, count);
     return MOEC_OK;

@@ -86,7 +86,8 @@ bool moec_cpu_can(const moec_target *target) {
     pthread_once(&once, read_features);
     if (moec_cpu_emulates(target)) return true;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (!strcmp(rows[i].target, target->name)) return (features & rows[i].needs) == rows[i].needs;
+        if (!strcmp(rows[i].target, target->name))
+            return (features & rows[i].needs) == rows[i].needs;
     return false;
 }
 

@@ -70,7 +70,8 @@ moec_status moec_device_open(const char *text, int threads, moec_device **out, m
     char name[64];
     int index;
     *out = NULL;
-    if (!text || !split_index(text, name, &index)) return moec_unknown_target(text ? text : "", err);
+    if (!text || !split_index(text, name, &index))
+        return moec_unknown_target(text ? text : "", err);
     if (threads < 0 || threads > 4096)
         return moec_fail(err, MOEC_E_INVAL, "threads=%d is not from 0 to 4096", threads);
     const moec_target *target = moec_target_find(name);

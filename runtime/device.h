@@ -11,7 +11,7 @@
 
 /* One argument of a kernel. An emitted CPU kernel has the entry
  *     void SYMBOL(const struct args *a, long thread, long threads)
- * (with launch.phases > 1: a fourth argument `long phase`, called for each phase, a barrier between)
+ * (with launch.phases > 1 a fourth argument `long phase`: called for each phase, a barrier between)
  * whose struct args has one 8-byte field per argument of the op in op order, then `void *scratch`:
  * an array of moec_arg is exactly that struct. GPU kernels take the same list by value. */
 typedef union moec_arg {
@@ -25,7 +25,7 @@ typedef struct moec_module moec_module; /* a loaded kernel; belongs to its devic
 
 typedef struct moec_device_ops {
     const char *family;
-    const char *substitute; /* what runs in place of the machine, in words; NULL: the machine itself */
+    const char *substitute; /* in words, what runs in place of the machine; NULL: the machine */
     /* Opens machine number `index` of the family for device->target (NULL: sets the best one that
      * the machine can run). Fills state, threads or sms. */
     moec_status (*open)(moec_device *device, int index, moec_error *err);
@@ -108,7 +108,8 @@ void moec_module_free(moec_device *device, moec_module *module); /* drops one re
 /* The target whose template serves the request's op and dtype: its target or the nearest of that
  * one's fallbacks. NULL when there is none. */
 const moec_target *moec_serving_target(moec_gen *gen, const moec_request *request);
-/* Opens the kernel cache and the generator, which the first module would do: the note is known then. */
+/* Opens the kernel cache and the generator, which the first module would do: the note is known
+ * then. */
 moec_status moec_device_ready(moec_device *device, moec_error *err);
 /* What the user should know about this device, or "": e.g. that the cache cannot be written. */
 const char *moec_device_note(const moec_device *device);
@@ -122,7 +123,8 @@ moec_status moec_module_launch(moec_device *device, void *stream, const moec_mod
                                const moec_arg *args, int64_t T, int64_t R, int64_t N, void *scratch,
                                moec_error *err);
 
-/* Counters behind moec_counters_read: every allocation, compile, file and launch goes through these. */
+/* Counters behind moec_counters_read: every allocation, compile, file and launch goes through
+ * these. */
 enum moec_count { MOEC_COUNT_ALLOC, MOEC_COUNT_COMPILE, MOEC_COUNT_FILE, MOEC_COUNT_LAUNCH };
 void moec_count(enum moec_count what);
 

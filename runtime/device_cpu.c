@@ -7,6 +7,7 @@
 #include "device.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,8 +16,8 @@ void GOMP_parallel(void (*body)(void *), void *data, unsigned threads, unsigned 
 void GOMP_barrier(void);
 int omp_get_thread_num(void);
 int omp_get_num_threads(void);
-/* How long a waiting thread of libgomp spins before it sleeps. Weak: absent in other runtimes, and not
- * exported by a shared libgomp, where it then stays as it is. */
+/* How long a waiting thread of libgomp spins before it sleeps. Weak: absent in other runtimes, and
+ * not exported by a shared libgomp, where it then stays as it is. */
 extern unsigned long long gomp_spin_count_var __attribute__((weak));
 
 enum { LINE = 64, HUGE_PAGE = 2 << 20 };
@@ -24,15 +25,17 @@ enum { LINE = 64, HUGE_PAGE = 2 << 20 };
 typedef void cpu_entry(const moec_arg *args, long thread, long threads);
 typedef void cpu_phase_entry(const moec_arg *args, long thread, long threads, long phase);
 
-/* libgomp's default is to spin for tens of milliseconds, longer than a whole launch. As soon as another
- * program wants a core, each barrier then waits out a time slice: measured at load 5 on 2 cores, a
- * training step became 4 to 7 times slower. 3000 rounds, a fraction of a millisecond, bridge the gap
- * between two launches. What the user sets in the environment stays. */
+/* libgomp's default is to spin for tens of milliseconds, longer than a whole launch. As soon as
+ * another program wants a core, each barrier then waits out a time slice: measured at load 5 on 2
+ * cores, a training step became 4 to 7 times slower. 3000 rounds, a fraction of a millisecond,
+ * bridge the gap between two launches. What the user sets in the environment stays. */
 static void spin_briefly(void) {
     enum { ROUNDS = 3000 };
     if (!&gomp_spin_count_var || getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
     if (gomp_spin_count_var > ROUNDS) gomp_spin_count_var = ROUNDS;
 }
+
+static pthread_once_t spin_once = PTHREAD_ONCE_INIT;
 
 static moec_status cpu_open(moec_device *device, int index, moec_error *err) {
     if (index != 0) return moec_fail(err, MOEC_E_DEVICE, "there is one CPU device: index 0");
@@ -47,7 +50,7 @@ static moec_status cpu_open(moec_device *device, int index, moec_error *err) {
                          "instructions emulated, to check kernels" : "");
     }
     if (!device->threads) device->threads = moec_cpu_count();
-    spin_briefly();
+    pthread_once(&spin_once, spin_briefly);
     device->sms = 0;
     return MOEC_OK;
 }
@@ -61,7 +64,8 @@ static moec_status cpu_alloc(moec_device *device, size_t bytes, const char *who,
     size_t align = bytes >= 2 * (size_t)HUGE_PAGE ? HUGE_PAGE : 4 * LINE;
     if (posix_memalign(ptr, align, bytes ? bytes : 1)) {
         *ptr = NULL;
-        moec_status rc = moec_fail(err, MOEC_E_NOMEM, "out of memory: %zu bytes for %s", bytes, who);
+        moec_status rc =
+            moec_fail(err, MOEC_E_NOMEM, "out of memory: %zu bytes for %s", bytes, who);
         return moec_hint(err, rc, "fewer tokens a step, a smaller model, or more memory");
     }
     if (align == HUGE_PAGE) (void)madvise(*ptr, bytes, MADV_HUGEPAGE);
@@ -98,7 +102,8 @@ static moec_status cpu_load(moec_device *device, const char *path, moec_module *
     module->handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!module->handle) {
         moec_status rc = moec_fail(err, MOEC_E_IO, "cannot load %s: %s", path, dlerror());
-        return moec_hint(err, rc, "if that disk forbids execution (noexec), set MOEC_CACHE elsewhere");
+        return moec_hint(err, rc,
+                         "if that disk forbids execution (noexec), set MOEC_CACHE elsewhere");
     }
     module->entry = dlsym(module->handle, module->kernel.symbol);
     if (module->entry) return MOEC_OK;

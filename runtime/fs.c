@@ -19,7 +19,8 @@ moec_status moec_path(char *path, moec_error *err, const char *format, ...) {
     int n = vsnprintf(path, MOEC_PATH_BYTES, format, args);
     va_end(args);
     if (n >= 0 && n < MOEC_PATH_BYTES) return MOEC_OK;
-    return moec_fail(err, MOEC_E_IO, "path is longer than %d bytes: %.200s...", MOEC_PATH_BYTES, path);
+    return moec_fail(err, MOEC_E_IO, "path is longer than %d bytes: %.200s...", MOEC_PATH_BYTES,
+                     path);
 }
 
 static moec_status io_error(moec_error *err, const char *what, const char *path) {

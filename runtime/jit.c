@@ -165,7 +165,8 @@ static moec_status prepare(moec_device *device, const moec_toolchain **toolchain
                            char id[MOEC_TOOLCHAIN_ID_BYTES], moec_error *err) {
     *toolchain = moec_toolchain_find(device->target->family);
     if (!*toolchain)
-        return moec_fail(err, MOEC_E_TOOL, "no toolchain for %s in this build", device->target->name);
+        return moec_fail(err, MOEC_E_TOOL, "no toolchain for %s in this build",
+                         device->target->name);
     MOEC_TRY((*toolchain)->identify(device->target, id, err));
     return moec_device_ready(device, err);
 }
@@ -215,7 +216,8 @@ moec_status moec_module_create_all(moec_device *device, const moec_request *requ
     const moec_toolchain *toolchain;
     if (count <= 0) return MOEC_OK;
     if (count > MAX_REQUESTS)
-        return moec_fail(err, MOEC_E_INVAL, "%d kernels in one call, at most %d", count, MAX_REQUESTS);
+        return moec_fail(err, MOEC_E_INVAL, "%d kernels in one call, at most %d", count,
+                         MAX_REQUESTS);
     memset(modules, 0, (size_t)count * sizeof *modules);
     MOEC_TRY(prepare(device, &toolchain, id, err));
     moec_status rc = MOEC_OK;

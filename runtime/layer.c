@@ -76,10 +76,13 @@ static moec_status fill_requests(moec_layer *layer, const moec_layer_options *op
         char text[512];
         if (!has_row(layer, row)) continue;
         specs[n] = moec_layer_row_spec(row, &layer->spec);
-        requests[n] = (moec_request){.op = moec_op_get(row->op), .spec = &specs[n],
-                                     .target = layer->device->target, .tokens = options->tokens_hint};
+        requests[n] = (moec_request){.op = moec_op_get(row->op),
+                                     .spec = &specs[n],
+                                     .target = layer->device->target,
+                                     .tokens = options->tokens_hint};
         if (moec_plan_find(plan, row->name, text, sizeof text)) {
-            moec_status rc = moec_device_config(layer->device, &requests[n], text, &configs[n], err);
+            moec_status rc =
+                moec_device_config(layer->device, &requests[n], text, &configs[n], err);
             if (rc) return moec_context(err, rc, "plan %s, line %s", options->plan, row->name);
             requests[n].config = &configs[n];
         }
@@ -115,8 +118,9 @@ static moec_status create_modules(moec_layer *layer, const moec_layer_options *o
     return rc;
 }
 
-moec_status moec_layer_create(moec_device *device, const char *spec, const moec_layer_options *options,
-                              moec_layer **out, moec_error *err) {
+moec_status moec_layer_create(moec_device *device, const char *spec,
+                              const moec_layer_options *options, moec_layer **out,
+                              moec_error *err) {
     moec_layer_options none = {0};
     *out = NULL;
     if (!options) options = &none;
@@ -168,7 +172,8 @@ size_t moec_layer_saved_bytes(const moec_layer *layer, int64_t T) {
     return saved_at(layer, T, NULL).bytes;
 }
 
-void moec_layer_routing(const moec_layer *layer, const void *base, int64_t T, moec_routing *routing) {
+void moec_layer_routing(const moec_layer *layer, const void *base, int64_t T,
+                        moec_routing *routing) {
     *routing = saved_at(layer, T, base).routing;
 }
 
@@ -228,7 +233,8 @@ static moec_status plan_backward(const moec_layer *layer, int64_t T, backward_pl
     moec_region *r = &p->region;
     size_t e = act_bytes(s), R = (size_t)(T * s->K), S = (size_t)(T * s->shared);
     size_t hpre = R * (size_t)moec_spec_U(s) * e, shared_hpre = (size_t)T * shared_U(s) * e;
-    *p = (backward_plan){.hpre = NONE, .shared_hpre = NONE, .shared_a_w = NONE, .shared_dhpre = NONE};
+    *p = (backward_plan){
+        .hpre = NONE, .shared_hpre = NONE, .shared_a_w = NONE, .shared_dhpre = NONE};
     if (layer->recompute) p->hpre = moec_region_add(r, hpre, MOEC_L_DH, MOEC_L_DH);
     p->dweight = moec_region_add(r, R * sizeof(float), MOEC_L_DH, MOEC_L_ROUTE_BWD);
     p->a_w = moec_region_add(r, R * (size_t)s->F * e, MOEC_L_DH, MOEC_L_DW2);
@@ -302,7 +308,8 @@ static moec_status check_block(const void *block, size_t bytes, const char *name
     if (bytes && !block)
         return moec_fail(err, MOEC_E_INVAL, "%s is NULL, %zu bytes are needed", name, bytes);
     if ((uintptr_t)block % MOEC_REGION_ALIGN)
-        return moec_fail(err, MOEC_E_INVAL, "%s is not aligned to %d bytes", name, MOEC_REGION_ALIGN);
+        return moec_fail(err, MOEC_E_INVAL, "%s is not aligned to %d bytes", name,
+                         MOEC_REGION_ALIGN);
     return MOEC_OK;
 }
 
@@ -337,7 +344,8 @@ static moec_status run_forward(const pass *p, const moec_forward *c, const saved
     if (shared) { /* its output waits in `out`, combine adds to it */
         RUN(p, MOEC_L_SHARED_UP, P(c->x), P(w->shared_w1), P(NULL), P(NULL), P(NULL),
             P(v->shared_hpre), P(shared_a), I(c->T));
-        RUN(p, MOEC_L_SHARED_DOWN, P(shared_a), P(w->shared_w2), P(NULL), P(NULL), P(c->out), I(c->T));
+        RUN(p, MOEC_L_SHARED_DOWN, P(shared_a), P(w->shared_w2), P(NULL), P(NULL), P(c->out),
+            I(c->T));
     }
     RUN(p, MOEC_L_UP, P(c->x), P(w->w1), P(w->b1), P(g->offsets), P(g->row_slot), P(v->hpre), P(a),
         I(c->T));
@@ -353,12 +361,13 @@ moec_status moec_layer_forward(moec_layer *layer, const moec_forward *c, moec_er
     MOEC_TRY(plan_forward(layer, c->T, !c->saved, &plan, err));
     MOEC_TRY(check_block(c->workspace, plan.region.bytes, "workspace", err));
     MOEC_TRY(check_block(c->saved, 0, "saved", err));
-    pass p = {.layer = layer, .stream = c->stream, .workspace = c->workspace, .region = &plan.region,
-              .scratch = plan.scratch, .T = c->T, .err = err};
+    pass p = {.layer = layer, .stream = c->stream, .workspace = c->workspace,
+              .region = &plan.region, .scratch = plan.scratch, .T = c->T, .err = err};
     saved v = {0};
     if (c->saved) v = saved_at(layer, c->T, c->saved);
-    else moec_routing_place(&layer->spec, c->T, moec_region_at(&plan.region, c->workspace, plan.routing),
-                            &v.routing);
+    else
+        moec_routing_place(&layer->spec, c->T,
+                           moec_region_at(&plan.region, c->workspace, plan.routing), &v.routing);
     return run_forward(&p, c, &v, moec_region_at(&plan.region, c->workspace, plan.shared_a),
                        moec_region_at(&plan.region, c->workspace, plan.a),
                        moec_region_at(&plan.region, c->workspace, plan.y));
@@ -366,10 +375,12 @@ moec_status moec_layer_forward(moec_layer *layer, const moec_forward *c, moec_er
 
 /* ---- backward ---- */
 
-static moec_status check_backward(const moec_layer *layer, const moec_backward *c, moec_error *err) {
+static moec_status check_backward(const moec_layer *layer, const moec_backward *c,
+                                  moec_error *err) {
     const moec_spec *s = &layer->spec;
     if (layer->inference)
-        return moec_fail(err, MOEC_E_INVAL, "the layer was created with options.inference: it has no backward");
+        return moec_fail(err, MOEC_E_INVAL,
+                         "the layer was created with options.inference: it has no backward");
     MOEC_TRY(check_T(layer, c->T, err));
     MOEC_TRY(need(c->dw1, true, "dw1", err));
     MOEC_TRY(need(c->dw2, true, "dw2", err));
@@ -377,7 +388,7 @@ static moec_status check_backward(const moec_layer *layer, const moec_backward *
     MOEC_TRY(need(c->db2, s->bias, "db2", err));
     MOEC_TRY(need(c->dshared_w1, s->shared, "dshared_w1", err));
     MOEC_TRY(need(c->dshared_w2, s->shared, "dshared_w2", err));
-    MOEC_TRY(need(c->saved, true, "saved", err)); /* with T=0 too: it says that no expert has rows */
+    MOEC_TRY(need(c->saved, true, "saved", err)); /* T=0 too: it says that no expert has rows */
     if (!c->T) return MOEC_OK;
     MOEC_TRY(need(c->x, true, "x", err));
     MOEC_TRY(need(c->dout, true, "dout", err));
@@ -399,16 +410,18 @@ static moec_status run_routed(const pass *p, const moec_backward *c, const saved
     int64_t beta = c->accumulate != 0;
     if (p->layer->recompute) {
         hpre = moec_region_at(p->region, p->workspace, plan->hpre);
-        RUN(p, MOEC_L_UP, P(c->x), P(w->w1), P(w->b1), P(g->offsets), P(g->row_slot), P(hpre), P(a_w),
-            I(c->T));
+        RUN(p, MOEC_L_UP, P(c->x), P(w->w1), P(w->b1), P(g->offsets), P(g->row_slot), P(hpre),
+            P(a_w), I(c->T));
     }
     RUN(p, MOEC_L_DH, P(c->dout), P(w->w2), P(w->b2), P(hpre), P(g->weight), P(g->offsets),
         P(g->row_slot), P(dhpre), P(a_w), P(dweight), P(g->slot_row), I(c->T));
-    RUN(p, MOEC_L_DW2, P(c->dout), P(a_w), P(g->offsets), P(g->row_slot), P(c->dw2), I(beta), I(c->T));
+    RUN(p, MOEC_L_DW2, P(c->dout), P(a_w), P(g->offsets), P(g->row_slot), P(c->dw2), I(beta),
+        I(c->T));
     if (p->layer->spec.bias)
-        RUN(p, MOEC_L_DB2, P(c->dout), P(g->weight), P(g->offsets), P(g->row_slot), P(c->db2), I(beta),
-            I(c->T));
-    RUN(p, MOEC_L_DW1, P(dhpre), P(c->x), P(g->offsets), P(g->row_slot), P(c->dw1), I(beta), I(c->T));
+        RUN(p, MOEC_L_DB2, P(c->dout), P(g->weight), P(g->offsets), P(g->row_slot), P(c->db2),
+            I(beta), I(c->T));
+    RUN(p, MOEC_L_DW1, P(dhpre), P(c->x), P(g->offsets), P(g->row_slot), P(c->dw1), I(beta),
+        I(c->T));
     if (p->layer->spec.bias)
         RUN(p, MOEC_L_DB1, P(dhpre), P(g->offsets), P(c->db1), I(beta), I(c->T));
     RUN(p, MOEC_L_DX, P(dhpre), P(w->w1), P(g->offsets), P(dx_row), I(c->T));
@@ -425,13 +438,15 @@ static moec_status run_shared(const pass *p, const moec_backward *c, const saved
     int64_t beta = c->accumulate != 0;
     if (p->layer->recompute) {
         hpre = moec_region_at(p->region, p->workspace, plan->shared_hpre);
-        RUN(p, MOEC_L_SHARED_UP, P(c->x), P(w->shared_w1), P(NULL), P(NULL), P(NULL), P(hpre), P(a_w),
-            I(c->T));
+        RUN(p, MOEC_L_SHARED_UP, P(c->x), P(w->shared_w1), P(NULL), P(NULL), P(NULL), P(hpre),
+            P(a_w), I(c->T));
     }
-    RUN(p, MOEC_L_SHARED_DH, P(c->dout), P(w->shared_w2), P(NULL), P(hpre), P(NULL), P(NULL), P(NULL),
-        P(dhpre), P(a_w), P(NULL), P(NULL), I(c->T));
-    RUN(p, MOEC_L_SHARED_DW2, P(c->dout), P(a_w), P(NULL), P(NULL), P(c->dshared_w2), I(beta), I(c->T));
-    RUN(p, MOEC_L_SHARED_DW1, P(dhpre), P(c->x), P(NULL), P(NULL), P(c->dshared_w1), I(beta), I(c->T));
+    RUN(p, MOEC_L_SHARED_DH, P(c->dout), P(w->shared_w2), P(NULL), P(hpre), P(NULL), P(NULL),
+        P(NULL), P(dhpre), P(a_w), P(NULL), P(NULL), I(c->T));
+    RUN(p, MOEC_L_SHARED_DW2, P(c->dout), P(a_w), P(NULL), P(NULL), P(c->dshared_w2), I(beta),
+        I(c->T));
+    RUN(p, MOEC_L_SHARED_DW1, P(dhpre), P(c->x), P(NULL), P(NULL), P(c->dshared_w1), I(beta),
+        I(c->T));
     RUN(p, MOEC_L_SHARED_DX, P(dhpre), P(w->shared_w1), P(NULL), P(c->dx), I(c->T));
     return MOEC_OK;
 }
@@ -441,7 +456,8 @@ static moec_status run_backward(const pass *p, const moec_backward *c, const bac
     const moec_routing *g = &v.routing;
     bool shared = p->layer->spec.shared != 0;
     void *dx_row = moec_region_at(p->region, p->workspace, plan->dx_row);
-    float *dweight = c->dweight ? c->dweight : moec_region_at(p->region, p->workspace, plan->dweight);
+    float *dweight =
+        c->dweight ? c->dweight : moec_region_at(p->region, p->workspace, plan->dweight);
     MOEC_TRY(run_routed(p, c, &v, plan, dweight));
     if (shared) MOEC_TRY(run_shared(p, c, &v, plan));
     RUN(p, MOEC_L_COMBINE, P(dx_row), P(NULL), P(g->slot_row), P(shared ? c->dx : NULL), P(c->dx),
@@ -458,7 +474,7 @@ moec_status moec_layer_backward(moec_layer *layer, const moec_backward *c, moec_
     MOEC_TRY(plan_backward(layer, c->T, &plan, err));
     MOEC_TRY(check_block(c->workspace, plan.region.bytes, "workspace", err));
     MOEC_TRY(check_block(c->saved, 0, "saved", err));
-    pass p = {.layer = layer, .stream = c->stream, .workspace = c->workspace, .region = &plan.region,
-              .scratch = plan.scratch, .T = c->T, .err = err};
+    pass p = {.layer = layer, .stream = c->stream, .workspace = c->workspace,
+              .region = &plan.region, .scratch = plan.scratch, .T = c->T, .err = err};
     return run_backward(&p, c, &plan);
 }

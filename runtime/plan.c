@@ -11,7 +11,8 @@ static const char magic[] = "moec plan 1\n";
 
 bool moec_plan_find(const moec_plan *plan, const char *name, char *text, size_t bytes) {
     size_t n = strlen(name);
-    for (const char *line = plan->text; line && *line; line += strcspn(line, "\n"), line += *line == '\n') {
+    for (const char *line = plan->text; line && *line;
+         line += strcspn(line, "\n"), line += *line == '\n') {
         if (strncmp(line, name, n) || strncmp(line + n, " : ", 3)) continue;
         const char *value = line + n + 3;
         snprintf(text, bytes, "%.*s", (int)strcspn(value, "\n"), value);

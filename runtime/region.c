@@ -1,4 +1,5 @@
-/* First fit by lifetime: see region.h. At most 32 buffers, so the simple quadratic search is fine. */
+/* First fit by lifetime: see region.h. At most 32 buffers, so the simple quadratic search is fine.
+ */
 #include "region.h"
 
 #include <stdbool.h>
@@ -12,7 +13,8 @@ static size_t conflict(const moec_region *r, size_t offset, size_t bytes, int fi
     for (int i = 0; i < r->count; i++) {
         bool alive = r->item[i].first <= last && first <= r->item[i].last;
         size_t end = r->item[i].offset + r->item[i].bytes;
-        if (alive && r->item[i].bytes && r->item[i].offset < offset + bytes && offset < end) return end;
+        if (alive && r->item[i].bytes && r->item[i].offset < offset + bytes && offset < end)
+            return end;
     }
     return 0;
 }

@@ -1,7 +1,7 @@
 /* region: places buffers with known lifetimes in one block of memory.
  *
- * A pass runs in stages 0, 1, 2, ...; a buffer lives from its first to its last stage. Buffers whose
- * lifetimes do not meet may share bytes. Plain data on the caller's stack, no allocation. */
+ * A pass runs in stages 0, 1, 2, ...; a buffer lives from its first to its last stage. Buffers
+ * whose lifetimes do not meet may share bytes. Plain data on the caller's stack, no allocation. */
 #ifndef MOEC_REGION_H
 #define MOEC_REGION_H
 
@@ -15,7 +15,7 @@ typedef struct moec_region {
     struct { size_t offset, bytes; int first, last; } item[MOEC_REGION_MOST];
 } moec_region;
 
-/* Adds a buffer and returns its number. Placed at the lowest offset that is free during its life. */
+/* Adds a buffer at the lowest offset that is free during its life; returns its number. */
 int moec_region_add(moec_region *region, size_t bytes, int first, int last);
 /* Address of buffer `item` (from moec_region_add) in a block that starts at `base`; NULL for -1. */
 void *moec_region_at(const moec_region *region, void *base, int item);

@@ -15,10 +15,14 @@ size_t moec_routing_place(const moec_spec *s, int64_t T, void *base, moec_routin
     int prob_sum = moec_region_add(&r, E * sizeof(float), 0, 0);
     int z_sum = moec_region_add(&r, sizeof(double), 0, 0);
     *routing = (moec_routing){
-        .expert = moec_region_at(&r, base, expert), .weight = moec_region_at(&r, base, weight),
-        .offsets = moec_region_at(&r, base, offsets), .row_slot = moec_region_at(&r, base, row_slot),
-        .slot_row = moec_region_at(&r, base, slot_row), .load = moec_region_at(&r, base, load),
-        .prob_sum = moec_region_at(&r, base, prob_sum), .z_sum = moec_region_at(&r, base, z_sum),
+        .expert = moec_region_at(&r, base, expert),
+        .weight = moec_region_at(&r, base, weight),
+        .offsets = moec_region_at(&r, base, offsets),
+        .row_slot = moec_region_at(&r, base, row_slot),
+        .slot_row = moec_region_at(&r, base, slot_row),
+        .load = moec_region_at(&r, base, load),
+        .prob_sum = moec_region_at(&r, base, prob_sum),
+        .z_sum = moec_region_at(&r, base, z_sum),
     };
     return r.bytes;
 }

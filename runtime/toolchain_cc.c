@@ -44,7 +44,8 @@ static moec_status choose(compiler *c, moec_error *err) {
         !strcmp(c->command, "clang-19")) return MOEC_OK;
     if (compiler_newest("clang", 25, 11, c->command, sizeof c->command)) return MOEC_OK;
     if (compiler_newest("gcc", 20, 10, c->command, sizeof c->command)) return MOEC_OK;
-    moec_status rc = moec_fail(err, MOEC_E_TOOL, "no C compiler was found in PATH (looked for clang-19, "
+    moec_status rc = moec_fail(err, MOEC_E_TOOL,
+                               "no C compiler was found in PATH (looked for clang-19, "
                                "clang-NN, clang, gcc-NN, gcc)");
     return moec_hint(err, rc, "apt install clang-19 (or clang, or gcc), or set MOEC_CC");
 }
@@ -89,8 +90,8 @@ static moec_status compile(const moec_target *machine, const char *dir, const ch
     const compiler *c;
     char command[COMPILER_WORD_BYTES];
     MOEC_TRY(get_compiler(&c, err));
-    snprintf(command, sizeof command, "%s %s %s %s", c->command, base_flags, moec_cpu_flags(machine),
-             extra_flags());
+    snprintf(command, sizeof command, "%s %s %s %s", c->command, base_flags,
+             moec_cpu_flags(machine), extra_flags());
     return compiler_run(command, dir, source, binary, err);
 }
 
