@@ -51,10 +51,12 @@ return {
         -- an odd number of lines between workers, so that their buffers do not share cache sets
         local worker = r.lib.round_up(p_bytes + 2 * s_bytes + 2 * c_bytes, 4096) + 64 * 5
         local rows = r.op.name == "linear" and "T" or "R"
+        local up = r.op.name == "up"
         return {
             launch = { scratch = ("threads*%d"):format(worker) },
             flops = ("2*%s*%d*%d"):format(rows, k, outputs(r)),
-            bytes = ("2*%d*%d*%d+2*%s*%d"):format(experts, k, outputs(r), rows, k + outputs(r)),
+            bytes = ("2*%d*%d*%d+2*%s*%d"):format(experts, k, outputs(r), rows,
+                k + outputs(r) + (up and r.spec.F or 0)),
             tile = ("%dx%d"):format(c.mb, c.nb),
             derived = {
                 { "experts", experts, "groups of rows" },
