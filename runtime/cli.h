@@ -48,8 +48,7 @@ struct cli_call {
     bool given[CLI_MAX_OPTIONS];
 };
 
-/* Values of options by name: as given, else the default. A wrong name aborts (a bug in the verb).
- */
+/* Values of options by name: as given, else the default. A wrong name aborts: a bug in the verb. */
 const char *cli_text(const cli_call *call, const char *name); /* NULL without a default */
 int64_t cli_int(const cli_call *call, const char *name);
 double cli_real(const cli_call *call, const char *name);

@@ -1,5 +1,4 @@
-/* First fit by lifetime: see region.h. At most 32 buffers, so the simple quadratic search is fine.
- */
+/* First fit by lifetime: see region.h. At most 32 buffers, so the quadratic search is fine. */
 #include "region.h"
 
 #include <stdbool.h>
