@@ -10,7 +10,9 @@
 
 #include "cache.h"
 #include "dl_cuda.h"
+#include "dl_hip.h"
 #include "dl_nvrtc.h"
+#include "peer.h"
 #include "toolchain.h"
 
 typedef struct doctor { const cli_call *call; json_t *findings; int runnable; } doctor;
@@ -53,9 +55,15 @@ static void check_targets(doctor *d) {
         moec_device *device;
         moec_error err = {0};
         if (moec_device_open(t->name, 0, &device, &err)) {
-            char detail[512];
+            char detail[512], costs[128] = "";
             snprintf(detail, sizeof detail, "needs %s", t->needs);
-            say(d, t->name, "missing", detail, "");
+            if (!strcmp(t->family, "cpu"))
+                snprintf(costs, sizeof costs, "-t cpu takes the next best target here: %s",
+                         moec_cpu_best()->name);
+            else
+                snprintf(costs, sizeof costs, "kernels for it can still be written and compiled: "
+                         "moec gen -t %s", t->name);
+            say(d, t->name, "missing", detail, costs);
             continue;
         }
         d->runnable++;
@@ -71,6 +79,25 @@ static void check_compiler(doctor *d) {
     const moec_toolchain *cc = moec_toolchain_find("cpu");
     if (!cc->identify(best, id, &err)) say(d, "C compiler", "ok", id, "");
     else say_error(d, "C compiler", &err, "no CPU kernel can be compiled");
+}
+
+/* Libraries that bench compares with; they are no part of moec. */
+static void check_peers(doctor *d) {
+    const moec_peer *peer;
+    for (int i = 0; (peer = moec_peer_at("cpu", i)); i++) {
+        char version[64] = "", costs[256];
+        moec_error err = {0};
+        snprintf(costs, sizeof costs, "moec bench does not compare with it; install %s", peer->needs);
+        if (!peer->open(version, &err)) say(d, peer->name, "ok", version, "");
+        else say(d, peer->name, "missing", "not here", costs);
+    }
+}
+
+static void check_hip_driver(doctor *d) {
+    const moec_hip *hip;
+    moec_error err = {0};
+    if (!moec_hip_open(&hip, &err)) say(d, "HIP driver", "ok", hip->path, "");
+    else say_error(d, "HIP driver", &err, "no kernel runs on an AMD GPU");
 }
 
 static void check_cache(doctor *d) {
@@ -125,7 +152,8 @@ static void check_hip(doctor *d) {
 }
 
 static void (*const checks[])(doctor *) = {
-    check_machine, check_compiler, check_cuda, check_nvrtc, check_hip, check_cache, check_targets,
+    check_machine, check_compiler, check_cuda, check_nvrtc, check_hip_driver, check_hip,
+    check_cache, check_targets, check_peers,
 };
 
 static moec_status run(cli_call *call, moec_error *err) {
