@@ -338,13 +338,19 @@ moec_status moec_bench_run(moec_device *device, const moec_spec *spec, const moe
     if (options->repeat < 1) return moec_fail(err, MOEC_E_INVAL, "repeat must be at least 1");
     if (options->tokens > moec_routing_most_tokens(spec))
         return moec_fail(err, MOEC_E_INVAL, "too many tokens: rows are numbered by 32-bit integers");
+    if (options->cpu_time && (strcmp(device->target->family, "cpu") || device->threads != 1)) {
+        moec_status rc = moec_fail(err, MOEC_E_INVAL, "CPU time is that of one worker on a CPU target");
+        return moec_hint(err, rc, "add --threads 1, or leave --cpu-time out");
+    }
     MOEC_TRY(moec_plan_read(options->plan, spec, device->target, &plan, err));
     bench_data d = {.device = device, .spec = spec, .options = options, .T = options->tokens,
                     .R = options->tokens * spec->K};
     find_peers(device, options, bench);
+    moec_seconds_of_thread(options->cpu_time);
     moec_status rc = run(&d, bench, &plan, err);
     const moec_ceiling_ops *ceiling = moec_ceiling_find(device->target->family);
     if (ceiling && ceiling->done) ceiling->done(device);
+    moec_seconds_of_thread(false);
     bench_data_close(&d);
     moec_plan_free(&plan);
     return rc;

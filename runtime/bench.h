@@ -20,6 +20,7 @@ typedef struct moec_bench_options {
     const char *ops;       /* names of layer rows or ops separated by commas, "layer" for the whole
                             * layer; NULL: every row of the layer, then the layer */
     bool peers;
+    bool cpu_time;         /* seconds that the one worker ran, not that passed: for a shared machine */
     const char *plan;      /* configs of kernels; NULL: defaults */
     void (*progress)(void *user, const char *now); /* before each row; may be NULL */
     void *user;

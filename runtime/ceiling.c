@@ -15,9 +15,15 @@ const moec_ceiling_ops *moec_ceiling_find(const char *family) {
     return NULL;
 }
 
+static clockid_t measuring_clock = CLOCK_MONOTONIC;
+
+void moec_seconds_of_thread(bool own) {
+    measuring_clock = own ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+}
+
 double moec_seconds(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(measuring_clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 

@@ -33,5 +33,8 @@ moec_status moec_ceiling_plain_copy(moec_device *device, double *bytes, moec_err
 
 /* Seconds on a clock that only moves forward. */
 double moec_seconds(void);
+/* True: moec_seconds counts only while the calling thread runs, which a busy machine hardly disturbs.
+ * Process-wide; for measuring one worker. */
+void moec_seconds_of_thread(bool own);
 
 #endif

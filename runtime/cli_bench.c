@@ -116,6 +116,7 @@ static moec_status run(cli_call *call, moec_error *err) {
         .tokens = cli_int(call, "tokens"), .routing = cli_text(call, "routing"),
         .seed = (uint64_t)cli_int(call, "seed"), .repeat = (int)cli_int(call, "repeat"),
         .sets = (int)cli_int(call, "sets"), .ops = ops, .peers = !cli_flag(call, "no-peers"),
+        .cpu_time = cli_flag(call, "cpu-time"),
         .plan = cli_text(call, "plan"), .progress = step, .user = &progress,
     };
     const char *target = moec_device_target(device);
@@ -139,6 +140,7 @@ static const cli_option options[] = {
     {"sets",     0, CLI_INT,  "N",     "0",  "sets of weights used in turn: 1 is warm, 0 enough to pass the caches"},
     {"plan",     0, CLI_TEXT, "FILE",  NULL, "configs of the kernels, as moec tune writes them"},
     {"no-peers", 0, CLI_FLAG, "",      NULL, "do not time other libraries"},
+    {"cpu-time", 0, CLI_FLAG, "",      NULL, "count the time the one worker ran: for a busy machine, with --threads 1"},
     {NULL, 0, CLI_FLAG, NULL, NULL, NULL},
 };
 
