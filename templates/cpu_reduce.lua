@@ -29,7 +29,6 @@ local function facts(r)
     g.b_edge = g.cols % (r.config.nr * r.lib.lanes(r.target)) ~= 0
     g.stream = r.config.stream == 1
     g.tiles = r.lib.cpu_tiles(r.config.mr)
-    g.next_tile = "A_TILE"
     return g
 end
 

@@ -46,7 +46,7 @@ local function facts(r)
     g.stage = row_bytes % 2048 == 0 and row_bytes // 1024
     g.edge_types = edge_types(r, g)
     g.tiles = r.lib.cpu_tiles(r.config.mr)
-    g.next_tile = "done * A_ROW"
+    g.ahead = r.config.ahead == 1
     return g
 end
 
@@ -66,6 +66,8 @@ end
 
 local function derive(r)
     local g = facts(r)
+    local row = g.form == "nt" and depth_block(r, g) * (g.pair and 2 or 1) or r.config.cols -- elements of a weight row
+    g.strip_lines = r.lib.ceil_div(row * r.lib.type_bytes[g.b_type], 64)
     local bytes = workspace(r, g)
     local e = r.lib.type_bytes[r.spec.dtype]
     local width = g.gates * g.cols
@@ -102,6 +104,7 @@ return {
         { name = "rows", values = { 96, 192, 288, 480 }, doc = "rows packed at a time" },
         { name = "cols", values = { 64, 128, 256, 512 }, doc = "columns of weights packed at a time" },
         { name = "depth", values = { 128, 256, 512 }, doc = "units of the summed dimension packed at a time" },
+        { name = "ahead", values = { 1, 0 }, doc = "1: the next weights come into the cache during the main loop" },
         { name = "start", values = { 16, 48 }, doc = "rows that fetching a block of weights costs" },
     },
     constraints = {
@@ -113,7 +116,8 @@ return {
     },
     default = function(r)
         local mr = lib.cpu_tile_rows(r.target)
-        return { mr = mr, nr = 2, rows = 288, cols = 256, depth = 256, start = 16 }
+        return { mr = mr, nr = 2, rows = 288, cols = 256, depth = 256, start = 16,
+                 ahead = r.target.vector_bits > 0 and 1 or 0 }
     end,
     derive = derive,
 }
