@@ -149,7 +149,31 @@ static void catch_signals(void) {
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is then an error of write() */
 }
 
+static void print_key(void *user, const char *group, const char *key, const char *dflt, const char *doc) {
+    char name[64];
+    json_t *list = user;
+    snprintf(name, sizeof name, "%s.%s", group, key);
+    if (list)
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "key", name, "default", dflt, "doc", doc));
+    else printf("  %-20s %-10s %s\n", name, *dflt ? dflt : "-", doc);
+}
+
+/* The keys of group model that are a spec's stand in the help of `moec spec`. */
+static void print_spec_key(void *user, const char *name, const char *doc, const char *dflt) {
+    print_key(user, "model", name, dflt, doc);
+}
+
+static moec_status print_keys(const cli_call *call) {
+    json_t *list = call->json ? json_array() : NULL;
+    if (!list) printf("keys of a config, their defaults and meaning:\n");
+    moec_spec_keys(print_spec_key, list);
+    config_keys(print_key, list);
+    if (list) cli_print_json(list);
+    return MOEC_OK;
+}
+
 static moec_status run(cli_call *call, moec_error *err) {
+    if (cli_flag(call, "keys")) return print_keys(call);
     train_config config;
     train_result result = {0};
     moec_device *device = NULL;
@@ -176,6 +200,7 @@ static const cli_option options[] = {
     {"resume", 0, CLI_FLAG, "", NULL, "go on from the run's newest checkpoint, if there is one"},
     {"from", 0, CLI_TEXT, "PATH", NULL, "go on from this checkpoint instead"},
     {"fresh", 0, CLI_FLAG, "", NULL, "remove the run's checkpoints and log first"},
+    {"keys", 0, CLI_FLAG, "", NULL, "list the keys of a config and stop"},
     {"dry-run", 0, CLI_FLAG, "", NULL, "check the config and print the settings, then stop"},
     {0},
 };

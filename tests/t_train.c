@@ -167,6 +167,9 @@ T_CASE(gradients_sigmoid_shared) {
 T_CASE(gradients_dense_first_whole_row_norm) {
     gradient_case("dtype='f32', dense=1, dense_F=40, qk_norm=false, qk_row=true", both_losses);
 }
+T_CASE(gradients_biased_ungated_grouped) {
+    gradient_case("dtype='f32', act='gelu', bias=1, router='sigmoid_bias', groups='2/1', scale=1.5", both_losses);
+}
 T_CASE(gradients_recomputed) { gradient_case("dtype='f32'", "recompute=true, aux=0.1, z=0.01"); }
 T_CASE(gradients_all_experts) { gradient_case("dtype='f32', K=4, router='topk_softmax'", both_losses); }
 

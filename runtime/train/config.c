@@ -505,6 +505,18 @@ void config_each(const train_config *config,
     }
 }
 
+void config_keys(void (*visit)(void *user, const char *group, const char *key, const char *dflt,
+                               const char *doc),
+                 void *user) {
+    char text[512];
+    train_config defaults;
+    set_defaults(&defaults, "");
+    for (int i = 0; i < ROWS; i++) {
+        show(&defaults, &rows[i], text, sizeof text);
+        visit(user, rows[i].group, rows[i].name, text, rows[i].doc);
+    }
+}
+
 typedef struct text_sink { char *text; size_t used, bytes; } text_sink;
 
 static void append_model(void *user, const char *group, const char *key, const char *value,

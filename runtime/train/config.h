@@ -37,6 +37,10 @@ void config_each(const train_config *config,
                  void (*visit)(void *user, const char *group, const char *key, const char *value,
                                bool is_default),
                  void *user);
+/* Every key of train.def with its default and meaning, in table order. */
+void config_keys(void (*visit)(void *user, const char *group, const char *key, const char *dflt,
+                               const char *doc),
+                 void *user);
 /* Hash of everything that a checkpoint must agree on to be resumed: the model group. */
 void config_model_hash(const train_config *config, char hex[33]);
 

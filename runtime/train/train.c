@@ -239,7 +239,7 @@ static moec_status evaluate(loop *l, bool whole) {
     double sum = 0, begin = now();
     if (!l->data.held_windows) return MOEC_OK;
     int64_t most = (l->data.held_windows + c->batch - 1) / c->batch;
-    if (batches > most || (whole && most <= 4 * batches)) batches = most;
+    if (batches > most || (whole && most <= 8 * batches)) batches = most;
     for (int64_t n = 0; n < batches; n++) {
         double part = 0;
         int64_t rows = 0;
