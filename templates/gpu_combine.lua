@@ -12,11 +12,12 @@ return {
         return {
             launch = { grid = ("(T*(H/8)+%d)/%d"):format(r.config.threads - 1, r.config.threads),
                        block = r.config.threads, pdl = 1 },
+            derived = { { "FLIGHT", math.min(r.spec.K, 16 // b), "rows loaded before the first is added" } },
             flops = "2*T*K*H", bytes = ("%d*T*K*H+%d*T*H"):format(b, b),
             prose = {
                 "One thread makes 8 neighbouring columns of one token: it reads the K rows with 16-byte",
-                "accesses, all in flight at once, sums in rising k, and writes once. Neighbouring threads",
-                "take neighbouring columns, so every access of a warp is contiguous.",
+                "accesses, FLIGHT at once, sums in rising k, and writes once. Rows stay packed in registers",
+                "until they are added, which leaves room for enough warps to hide the memory's latency.",
             },
         }
     end,
