@@ -10,16 +10,15 @@
 #include <string.h>
 
 #include "../../runtime/device.h"
+#include "device_gcn.h"
 #include "gcn.h"
 
 enum { MAX_BUFFERS = MOEC_MAX_ARGS + 1, CUS = 4 };
 
-typedef struct machine { uint64_t instructions, mfma; } machine;
-
 static moec_status gcn_device_open(moec_device *device, int index, moec_error *err) {
     if (index) return moec_fail(err, MOEC_E_DEVICE, "the interpreter is one device: index 0");
     if (!device->target) device->target = moec_target_find("gfx942");
-    device->state = calloc(1, sizeof(machine));
+    device->state = calloc(1, sizeof(gcn_machine));
     device->sms = CUS;
     return device->state ? MOEC_OK : moec_fail(err, MOEC_E_NOMEM, "out of memory: device");
 }
@@ -150,13 +149,15 @@ static moec_status report_finding(const gcn_finding *f, const moec_module *modul
 
 static moec_status run_phase(moec_device *device, const moec_module *module, gcn_launch *launch,
                              moec_error *err) {
-    machine *m = device->state;
+    gcn_machine *m = device->state;
     gcn_result result;
     char message[1024] = "";
     gcn_status status = gcn_run(module->handle, launch, &result, message, sizeof message);
     if (status) return moec_fail(err, MOEC_E_UNSUPPORTED, "%s: %s", module->kernel.symbol, message);
     m->instructions += result.instructions;
     m->mfma += result.mfma;
+    m->lds_clocks += result.lds_clocks;
+    m->lds_least += result.lds_least;
     moec_status rc = result.findings.count ? report_finding(&result.findings.item[0], module, err)
                                            : MOEC_OK;
     gcn_result_free(&result);

@@ -127,6 +127,8 @@ typedef struct gcn_result {
     uint64_t instructions; // wave-instructions executed
     uint64_t mfma;         // of these, MFMA
     uint64_t flushed;      // subnormal MFMA inputs and results flushed to zero (gfx90a)
+    uint64_t lds_clocks;   // of LDS for accesses of 8 and 16 bytes a lane, by the model in banks.c
+    uint64_t lds_least;    // ... the same without bank conflicts
 } gcn_result;
 
 typedef struct gcn_object gcn_object;

@@ -268,6 +268,7 @@ void wait_vm(struct wave *w, int count);
 void wait_lgkm(struct wave *w, int count);
 void lds_touch(struct wave *w, u32 at, u32 bytes, int how, int lane);
 void lds_carry_over(struct group *g);
+void bank_clocks(const u32 *addr, u64 lanes, u32 bytes, bool load, u64 *clocks, u64 *least);
 u64 need_defined(struct wave *w, const struct operand *o, u64 lanes, const char *what);
 enum { LDS_READ, LDS_WRITE, LDS_ATOMIC };
 // hazard.c

@@ -108,6 +108,9 @@ void x_ds(struct wave *w, const struct inst *in)
             if ((u64)at + m->bytes > w->g->lds_bytes)
                 p->lanes &= ~((u64)1 << l);
         }
+    for (u32 s = 0; s < p->nspan && m->bytes >= 8 && m->action != MEM_ATOMIC; s++)
+        bank_clocks(p->lds_addr[s], lanes, m->bytes, m->action == MEM_LOAD, &w->g->result->lds_clocks,
+                    &w->g->result->lds_least);
     pend_writes(w, p, m->dst, false);
 }
 
