@@ -230,6 +230,11 @@ static bool decode_one(struct inst *in, const char *text)
     if (!strip(buf, "_e32"))
         strip(buf, "_e64");
     const struct op *op = op_find(buf);
+    if (op && strstr(rest, " clamp")) { // integers that saturate are ops of their own
+        char saturating[80];
+        snprintf(saturating, sizeof saturating, "%.70s_sat", buf);
+        op = op_find(saturating) ? op_find(saturating) : op;
+    }
     bool memory = !op;
     if (!op && !(op = mem_op(buf)))
         return false;

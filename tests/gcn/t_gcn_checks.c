@@ -153,7 +153,7 @@ T_CASE(unknown_instructions_are_listed)
     asm_begin(&t, "gfx90a");
     asm_kernel(&t, "k");
     text_add(&t, "  s_sendmsg sendmsg(MSG_INTERRUPT)\n  v_mov_b32 v1, 0\n  v_cubeid_f32 v1, v1, v1, v1\n"
-                 "  v_add_u32_e64 v1, v1, v1 clamp\n");
+                 "  v_add_i32 v1, v1, v1 clamp\n");
     asm_kernel_end(&t, "k");
     asm_finish(&t, name, 1, 0);
     void *co = tool_compile(t.s, false, "gfx90a", &bytes, why, sizeof why);
