@@ -92,11 +92,7 @@ return {
     },
     -- The widest tile reads shared memory least per flop; short sums still prefer it, because the two
     -- warpgroups drift apart and one's epilogue meets the other's multiplications.
-    default = function(r)
-        local bn = 256
-        if not is(r, "dh") and width(r) * (split(r) and 2 or 1) <= 128 then bn = 128 end
-        return { bn = bn, pp = 0, cluster = 2, stages = 4, group = 8 }
-    end,
+    default = function() return { bn = 256, pp = 0, cluster = 2, stages = 4, group = 8 } end,
     derive = function(r)
         local names, tmaps = maps_of(r)
         local columns = tile_columns(r)
