@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "code_object.h"
 #include "device.h"
 #include "dl_gcn.h"
 #include "dl_hip.h"
@@ -159,6 +160,12 @@ static moec_status hip_load(moec_device *device, const char *path, moec_module *
     char *image = NULL;
     size_t bytes;
     MOEC_TRY(moec_file_read(path, &image, &bytes, err));
+    moec_code_object what;
+    moec_status other = moec_code_object_read(image, bytes, module->kernel.target, &what, err);
+    if (other) {
+        free(image);
+        return moec_context(err, other, "loading %s", path);
+    }
     int result = g->hip->module_load(&module->handle, image);
     free(image);
     if (!result) result = g->hip->module_function(&module->entry, module->handle, module->kernel.symbol);

@@ -1,12 +1,15 @@
 /* The HIP family's toolchain: clang with the AMDGPU back end as a subprocess. No ROCm is needed: the
  * emitted text includes nothing and links nothing.
  *
+ * What comes out must pass level 0: a kernel that spills or uses scratch memory is refused.
+ *
  * Choice: $MOEC_HIPCC, else clang-19 and newer, else ROCm's own clang. Code object version 5 is what
  * ROCm 5.4 and later load. The raw code object is kept, without a bundle around it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "code_object.h"
 #include "compiler.h"
 #include "fs.h"
 #include "subprocess.h"
@@ -53,7 +56,11 @@ static moec_status compile(const moec_target *machine, const char *dir, const ch
     char program[512], command[COMPILER_WORD_BYTES];
     MOEC_TRY(choose(program, sizeof program, err));
     snprintf(command, sizeof command, "%s %s %s -c", program, base_flags, machine->flags);
-    return compiler_run(command, dir, source, binary, err);
+    MOEC_TRY(compiler_run(command, dir, source, binary, err));
+    char path[MOEC_PATH_BYTES];
+    MOEC_TRY(moec_path(path, err, "%s/%s", dir, binary));
+    moec_status rc = moec_code_object_check(path, machine, err);
+    return rc ? moec_context(err, rc, "checking what %s made of %s", program, source) : MOEC_OK;
 }
 
 const moec_toolchain moec_hip_toolchain = {

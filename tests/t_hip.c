@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "code_object.h"
 #include "dl_gcn.h"
 #include "gcn/device_gcn.h"
 #include "gcn/gcn.h"
@@ -282,6 +283,47 @@ T_CASE(removed_waits_and_barriers) {
         T_OK(there > 0 && 100 * caught >= list[i].percent * there);
         drop(m);
     }
+}
+
+/* ---- what the toolchain and the loader refuse ---- */
+
+T_CASE(spills_are_refused) {
+    static const setup s = {"up", small, NULL, 100};
+    moec_device *device = device_of(0);
+    moec_error err = {0};
+    if (!device) return;
+    moec_module *m = compile(device, &s, NULL, NULL);
+    T_NEED(m);
+    char *bad = edited(m->kernel.source, "amdgpu_waves_per_eu(2, 2)", "amdgpu_waves_per_eu(8, 8)");
+    T_NEED(bad && put_file(in_dir("k.hip"), bad, strlen(bad)));
+    moec_status rc = moec_toolchain_find("hip")->compile(device->target, dir, "k.hip", "k.co", &err);
+    T_EQ(rc, MOEC_E_COMPILE);
+    T_HAS(err.text, "ran out of registers");
+    free(bad);
+    drop(m);
+}
+
+T_CASE(damaged_and_foreign_objects_are_refused) {
+    static const setup s = {"add", small, NULL, 100};
+    static object o;
+    moec_device *device = device_of(0);
+    moec_error err = {0};
+    moec_code_object is;
+    if (!device) return;
+    moec_module *m = compile(device, &s, NULL, NULL);
+    T_NEED(m && read_object(&o));
+    T_EQ(moec_code_object_read(o.bytes, o.n, moec_target_find("gfx942"), &is, &err), MOEC_OK);
+    T_OK(is.vgprs > 0 && is.sgprs > 0);
+    T_EQ(moec_code_object_read(o.bytes, o.n, moec_target_find("gfx90a"), &is, &err), MOEC_E_CORRUPT);
+    T_HAS(err.text, "another machine");
+    for (size_t n = 0; n < o.n; n += 1 + n / 16) { /* cut short: an error or an answer, no crash */
+        unsigned char *cut = malloc(n + 1);
+        memcpy(cut, o.bytes, n);
+        moec_status rc = moec_code_object_read(cut, n, moec_target_find("gfx942"), &is, &err);
+        T_OK(rc == MOEC_OK || rc == MOEC_E_CORRUPT);
+        free(cut);
+    }
+    drop(m);
 }
 
 /* ---- LDS without bank conflicts, as the model assumes ---- */
