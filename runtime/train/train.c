@@ -327,10 +327,18 @@ static void log_start(loop *l) {
                              (json_int_t)l->data.held_tokens, "settings", trainlog_settings(l->config)));
 }
 
+/* To be read by people: a run does not fail for want of them. */
+static void dump_kernels(loop *l, const char *folder, double ready) {
+    moec_error why = {0};
+    int kernels = 0;
+    durable_remove_dir(folder);
+    if (train_write_kernels(l->device, folder, &kernels, &why)) say(l, "%s", why.text);
+    say(l, "kernels: %d, their source is in %s (ready after %.1f s)", kernels, folder, ready);
+}
+
 static moec_status prepare(loop *l) {
     const train_config *c = l->config;
     char folder[600];
-    int kernels = 0;
     double begin = now();
     size_t bytes = (size_t)(c->batch * c->seq) * sizeof(int32_t);
     l->tokens = malloc(bytes);
@@ -345,9 +353,7 @@ static moec_status prepare(loop *l) {
     MOEC_TRY(initialise(l));
     MOEC_TRY(trainlog_open(&l->log, c->run, l->err));
     snprintf(folder, sizeof folder, "%s/kernels", c->run);
-    durable_remove_dir(folder);
-    MOEC_TRY(train_write_kernels(l->device, folder, &kernels, l->err));
-    say(l, "kernels: %d, their source is in %s (ready after %.1f s)", kernels, folder, now() - begin);
+    dump_kernels(l, folder, now() - begin);
     log_start(l);
     return MOEC_OK;
 }
