@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "bench.h"
+#include "model.h"
 
 /* ---- text ---- */
 
@@ -92,6 +93,64 @@ static void print_json(const moec_bench *b, json_t *object) {
     cli_print_json(object);
 }
 
+/* ---- a model in place of times, for GPUs that are not here ---- */
+
+static void print_model(const moec_model_row *r) {
+    printf("%-11s %5" PRId64 " %6" PRId64 " %6" PRId64 " ", r->name, r->registers, r->lds_bytes, r->spills);
+    if (r->mfma > 0)
+        printf("%6d %7.1f %6.1f %7.1f ", r->blocks, 100 * r->mfma, 100 * r->lds, 100 * r->cache);
+    else printf("%6s %7s %6s %7s ", "-", "-", "-", "-");
+    printf("%9.3f %10.3f %8.2f  %s\n", r->bytes * 1e-9, r->roofline_ms, r->compile_s, r->config);
+}
+
+static json_t *model_json(const moec_model_row *r) {
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "kernel", r->name, "config",
+                     r->config, "registers", (json_int_t)r->registers, "lds_bytes", (json_int_t)r->lds_bytes,
+                     "spills", (json_int_t)r->spills, "blocks_per_cu", r->blocks, "mfma_bound", r->mfma,
+                     "lds_load", r->lds, "cache_load", r->cache, "flops", r->flops, "bytes", r->bytes,
+                     "roofline_ms", r->roofline_ms);
+}
+
+static moec_status model_rows(cli_call *call, moec_gen *gen, const moec_target *target, const moec_spec *spec,
+                              json_t *rows, moec_error *err) {
+    for (moec_layer_slot i = 0; i < MOEC_L_COUNT; i++) {
+        const moec_layer_row *row = moec_layer_row_at(i);
+        moec_model_row r;
+        if (!moec_layer_row_used(row, spec)) continue;
+        MOEC_TRY(moec_model(gen, target, row, spec, cli_int(call, "tokens"), &r, err));
+        if (call->json) json_array_append_new(rows, model_json(&r));
+        else print_model(&r);
+    }
+    return MOEC_OK;
+}
+
+static moec_status run_model(cli_call *call, moec_error *err) {
+    moec_spec spec;
+    moec_gen *gen;
+    const moec_target *target = moec_target_find(cli_text(call, "target"));
+    if (!target || strcmp(target->family, "hip"))
+        return cli_usage(call, err, "--model is for the AMD targets: -t gfx942 or -t gfx90a");
+    MOEC_TRY(cli_spec(call, 0, &spec, err));
+    MOEC_TRY(moec_gen_new(&gen, err));
+    cli_settings(call, &spec, target->name);
+    json_t *rows = json_array();
+    if (!call->json) {
+        printf("# a MODEL, no measurement: what the unit that is busiest would allow, at peak clocks\n");
+        printf("%-11s %5s %6s %6s %6s %7s %6s %7s %9s %10s %8s  %s\n", "kernel", "regs", "LDS", "spills", "blk/CU",
+               "% MFMA", "% LDS", "% cache", "GB", "roofline ms", "compile s", "config");
+    }
+    moec_status rc = model_rows(call, gen, target, &spec, rows, err);
+    if (!rc && call->json) {
+        json_t *object = cli_settings_json(call, &spec, target->name);
+        json_object_set_new(object, "model", json_true());
+        json_object_set(object, "kernels", rows);
+        cli_print_json(object);
+    }
+    json_decref(rows);
+    moec_gen_free(gen);
+    return rc;
+}
+
 /* ---- the verb ---- */
 
 static void step(void *user, const char *now) { cli_progress_step(user, now); }
@@ -109,6 +168,7 @@ static moec_status run(cli_call *call, moec_error *err) {
     moec_spec spec;
     moec_device *device;
     const char *ops = cli_text(call, "op");
+    if (cli_flag(call, "model")) return run_model(call, err);
     MOEC_TRY(cli_spec(call, 0, &spec, err));
     MOEC_TRY(cli_device(call, &device, err));
     cli_progress progress = {.what = "bench", .total = count_rows(&spec, ops)};
@@ -139,6 +199,7 @@ static const cli_option options[] = {
     {"repeat",   0, CLI_INT,  "N",     "20", "timed runs of each at most; slow ones get fewer"},
     {"sets",     0, CLI_INT,  "N",     "0",  "sets of weights used in turn: 1 is warm, 0 enough to pass the caches"},
     {"plan",     0, CLI_TEXT, "FILE",  NULL, "configs of the kernels, as moec tune writes them"},
+    {"model",    0, CLI_FLAG, "",      NULL, "AMD targets, no GPU needed: bounds from a static model instead of times"},
     {"no-peers", 0, CLI_FLAG, "",      NULL, "do not time other libraries"},
     {"cpu-time", 0, CLI_FLAG, "",      NULL, "count the time the one worker ran: for a busy machine, with --threads 1"},
     {NULL, 0, CLI_FLAG, NULL, NULL, NULL},

@@ -1,0 +1,25 @@
+/* model: what a matrix kernel for an AMD GPU could reach at best, from its config and its code object.
+ *
+ * A model, never a measurement: cycles of the matrix units, LDS and vector caches for one step of BK,
+ * overlapped as far as the blocks that fit on a compute unit allow. Rates: CDNA2 and CDNA3 ISA manuals
+ * and AMD's matrix instruction calculator; LDS 128 bytes a clock, vector cache 64. */
+#ifndef MOEC_MODEL_H
+#define MOEC_MODEL_H
+
+#include "layer.h"
+
+typedef struct moec_model_row {
+    char name[24], config[160];
+    int64_t registers, lds_bytes, spills; /* a lane's vector registers; a block's LDS */
+    int blocks;                           /* that fit on a compute unit, a wave of each on a SIMD */
+    double mfma, lds, cache;              /* share of the step's time: busy matrix units, LDS, cache */
+    double flops, bytes, roofline_ms;     /* whole GPU (gfx90a: one GCD), at peak */
+    double compile_s;
+} moec_model_row;
+
+/* Compiles the kernel of a layer row and fills `out`; E_UNSUPPORTED when the target is no AMD GPU.
+ * Kernels without matrix tiles get registers, bytes and the roofline time only. */
+moec_status moec_model(moec_gen *gen, const moec_target *target, const moec_layer_row *row,
+                       const moec_spec *spec, int64_t tokens, moec_model_row *out, moec_error *err);
+
+#endif
