@@ -11,6 +11,7 @@
 #include "dl_gcn.h"
 #include "gcn/device_gcn.h"
 #include "gcn/gcn.h"
+#include "model.h"
 #include "t.h"
 #include "toolchain.h"
 #include "verify.h"
@@ -347,6 +348,27 @@ T_CASE(no_bank_conflicts) {
                (double)machine->lds_clocks / (double)machine->lds_least);
         T_OK(machine->mfma > 0 && machine->lds_clocks * 100 <= machine->lds_least * 102);
         drop(m);
+    }
+}
+
+/* ---- the model of the default configs ---- */
+
+T_CASE(model_of_defaults) {
+    static const double least[MACHINES] = {0.80, 0.75};
+    moec_spec spec = spec_of("E=128 K=8 H=4096 F=1536");
+    for (int m = 0; m < MACHINES; m++) {
+        moec_error err = {0};
+        moec_device *device = device_of(m);
+        if (!device) return;
+        T_NEED(device->gen || !moec_gen_new(&device->gen, &err));
+        for (moec_layer_slot i = 0; i < MOEC_L_COUNT; i++) {
+            const moec_layer_row *row = moec_layer_row_at(i);
+            moec_model_row r;
+            if (!moec_layer_row_used(row, &spec)) continue;
+            if (moec_model(device->gen, device->target, row, &spec, 32768, &r, &err)) T_FAIL("%s", err.text);
+            T_EQ(r.spills, 0);
+            if (!strcmp(row->name, "up") || !strcmp(row->name, "dx")) T_OK(r.mfma >= least[m]);
+        }
     }
 }
 
