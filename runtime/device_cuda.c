@@ -205,7 +205,10 @@ static moec_status check_pointer(moec_device *device, const moec_op *op, int ind
     const void **slot = &g->seen[((uintptr_t)ptr >> 8) % 256];
     unsigned kind = 0;
     if (!ptr || *slot == ptr) return MOEC_OK;
-    if (g->cuda->pointer_attribute(&kind, CU_POINTER_MEMORY_TYPE, address(ptr))) {
+    CUresult result = g->cuda->pointer_attribute(&kind, CU_POINTER_MEMORY_TYPE, address(ptr));
+    if (result && result != CUDA_ERROR_INVALID_VALUE) /* the driver's trouble, not the pointer's */
+        return fail(device, result, "cuPointerGetAttribute", err);
+    if (result) {
         moec_status rc = moec_fail(err, MOEC_E_INVAL, "argument %s of op %s (%p) is not memory that "
                                    "the GPU can reach", op->args[index].name, op->name, ptr);
         return moec_hint(err, rc, "allocate it with moec_alloc, cudaMalloc or cuMemAlloc");
