@@ -3,40 +3,115 @@
 #
 #     tests/device/sm90.sh [MOEC [OUT]]      MOEC: the program, build/moec; OUT: folder for the logs
 #
-# Settings: TARGET (sm_90a), PARTS ("doctor verify train bench"), RANDOM_SPECS (12), TEXT to train on.
+# Settings: TARGET (sm_90a), PARTS (all of those below), RANDOM_SPECS (200), JOBS (one per CPU, at most
+# 16), TEXT to train on. Other programs are looked for beside MOEC (tests/t_gpu).
 # Correctness comes first: a wrong kernel's time means nothing. Nothing here fails on a time.
 moec=${1:-build/moec}
 out=${2:-${TMPDIR:-/tmp}/moec-sm90}
 target=${TARGET:-sm_90a}
+cpus=$(nproc)
+jobs=${JOBS:-$((cpus > 16 ? 16 : cpus))}
 mkdir -p "$out"
-
-verify() { timeout 100 "$moec" verify "$@" -t "$target" 2>&1 | grep -v '^verify' | tail -n "${LINES_SHOWN:-3}"; }
 
 doctor() {
     "$moec" doctor | grep -E "^(CUDA|NVRTC|$target)"
 }
 
-verify_all() {
-    LINES_SHOWN=30 verify "E=8 K=2 H=512 F=256 bias=1 heads=4 kv=2 dim=64 V=512" --tokens 300 --routing uniform
-    verify "E=7 K=3 H=520 F=136 act=geglu" --tokens 127
-    verify "E=60 K=4 H=264 F=200 act=gelu router=sigmoid_bias groups=6/3 capacity=1.25 wgrad=same" --tokens 127 --routing zipf:1
-    verify "E=512 K=10 H=128 F=64" --tokens 127 --routing hot:0.9
-    verify "E=1 K=1 H=256 F=512" --tokens 127 --routing uniform
-    verify --random "${RANDOM_SPECS:-12}" --tokens 127 --routing uniform
+# Graphs, pointers, memory, buffers of 2^32 elements, compile times, a faulting kernel.
+gpu() {
+    timeout 150 "$(dirname "$moec")/tests/t_gpu" >"$out/gpu.txt" 2>&1
+    grep -E '^(#|ok|not ok|1\.\.)' "$out/gpu.txt"
 }
 
-# 100 steps in f32 on the CPU and on the GPU: the losses must agree.
-train() {
-    for device in cpu "$target"; do
-        timeout 120 "$moec" train examples/demo.lua --fresh -t "$device" dtype=f32 steps=100 path="${TEXT:-README.md}" \
-            run="$out/run-$device" warmup=20 eval_every=0 save_every=0 sample=0 batch=4 >"$out/train-$device.txt" 2>&1
-        tail -n 1 "$out/train-$device.txt"
-        sed -n 's/.*"event":"step".*"loss":\([0-9.]*\).*/\1/p' "$out/run-$device/log.jsonl" >"$out/loss-$device"
+# ---- verify: a list of specs and random ones, JOBS processes at a time ----
+
+specs() {
+    cat <<'SPECS'
+E=8 K=2 H=512 F=256 bias=1 heads=4 kv=2 dim=64 V=512 --tokens 300 --routing uniform
+E=8 K=2 H=256 F=128 --tokens 0
+E=8 K=2 H=256 F=128 --tokens 1
+E=8 K=2 H=256 F=128 --tokens 7
+E=8 K=2 H=256 F=128 --tokens 127
+E=8 K=2 H=256 F=128 --tokens 1000 --op layer --routing uniform
+E=8 K=2 H=72 F=64 --tokens 4095 --op layer --routing zipf:1
+E=16 K=4 H=128 F=64 shared=64 --tokens 127
+E=7 K=3 H=520 F=136 act=geglu --tokens 127 --routing uniform
+E=60 K=4 H=264 F=200 act=gelu router=sigmoid_bias groups=6/3 capacity=1.25 wgrad=same --tokens 127 --routing zipf:1
+E=512 K=10 H=128 F=64 --tokens 127 --op layer --routing hot:0.9
+E=1 K=1 H=256 F=512 --tokens 127 --routing uniform
+E=8 K=2 H=128 F=128 --tokens 1000 --op layer --routing file:TWO
+E=64 K=8 H=256 F=64 --tokens 127 --routing empty:0.3
+SPECS
+    at=1
+    while [ $at -le "${RANDOM_SPECS:-200}" ]; do # seeds AT..AT+4; together 1..RANDOM_SPECS
+        echo "--random 5 --seed $at"
+        at=$((at + 5))
     done
-    paste "$out/loss-cpu" "$out/loss-$target" | awk '
-        { d = $1 > $2 ? $1 - $2 : $2 - $1; if (d / $1 > worst) worst = d / $1 }
-        END { printf "%d steps, largest relative difference of the loss %.2e\n", NR, worst }'
 }
+
+verify() {
+    echo "1 1 0 0 0 0 0 0" >"$out/two.txt" # all tokens choose the same two of eight experts
+    rm -f "$out"/verify-*.txt
+    specs | sed "s,TWO,$out/two.txt," | awk -v dir="$out" '{ printf "%s/verify-%03d.txt %s\n", dir, NR, $0 }' |
+        xargs -P "$jobs" -I LINE sh -c 'set -- LINE; log=$1; shift
+            OMP_NUM_THREADS=1 timeout 200 "'"$moec"'" verify "$@" -t "'"$target"'" >"$log" 2>&1
+            echo "exit code $? of $*" >>"$log"'
+    grep -h -A1 '^WRONG' "$out"/verify-*.txt | head -n 40
+    grep -h '^exit code' "$out"/verify-*.txt | grep -v 'code 0'
+    awk '/ cases, .* wrong/ { runs++; cases += $1; wrong += $3 }
+        END { printf "%d runs of verify ended: %d cases, %d wrong\n", runs, cases, wrong }' "$out"/verify-*.txt
+    ls "$out"/verify-*.txt | wc -l | sed 's/$/ were started/'
+}
+
+# ---- compute-sanitizer over every kernel of a layer ----
+
+sanitize() {
+    command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not here"; return; }
+    for tool in memcheck racecheck; do
+        for spec in "E=4 K=2 H=136 F=72 shared=64 bias=1" "E=4 K=2 H=128 F=64 wgrad=same" \
+            "E=2 K=1 H=64 F=64 dtype=f32"; do
+            log="$out/$tool-$(echo "$spec" | tr -dc 'A-Za-z0-9').txt"
+            # shellcheck disable=SC2086
+            timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 "$moec" verify $spec -t "$target" \
+                --tokens 127 --routing uniform --variant 0 >"$log" 2>&1
+            echo "$tool $spec: exit code $?, $(grep 'SUMMARY' "$log" | sed 's/=*//' | tr '\n' ' ')"
+            grep -E '^========= (Invalid|Race|Error|Warning)' "$log" | sort | uniq -c | head -n 5
+        done
+    done
+}
+
+# ---- bad input through the command line ----
+
+refuse() {
+    "$moec" bench "E=64 K=8 H=8192 F=8192" -t "$target" --tokens 2000000 --sets 1 --no-peers >"$out/refuse.txt" 2>&1
+    echo "exit code $?: $(grep -E 'bytes for|hint' "$out/refuse.txt" | tr '\n' ' ')"
+}
+
+# ---- 100 steps on the CPU and on the GPU: how far apart the losses are ----
+
+one_train() { # DTYPE TARGET
+    timeout 150 "$moec" train examples/demo.lua --fresh -t "$2" dtype="$1" steps=100 path="${TEXT:-README.md}" \
+        run="$out/run-$1-$2" warmup=20 eval_every=0 save_every=0 sample=0 batch=4 >"$out/train-$1-$2.txt" 2>&1
+    tail -n 1 "$out/train-$1-$2.txt"
+    sed -n 's/.*"event":"step".*"loss":\([0-9.]*\).*/\1/p' "$out/run-$1-$2/log.jsonl" >"$out/loss-$1-$2"
+}
+
+apart() { # WHAT LOSSES LOSSES
+    paste "$2" "$3" | awk -v what="$1" '
+        { d = $1 > $2 ? $1 - $2 : $2 - $1; if (d / $1 > worst) { worst = d / $1; at = NR } }
+        END { printf "%s: %d steps, loss %.4f and %.4f at the end, largest relative difference %.2e at step %d\n",
+                     what, NR, $1, $2, worst, at }'
+}
+
+train() {
+    for dtype in f32 bf16; do
+        for device in cpu "$target"; do one_train $dtype "$device"; done
+        apart "$dtype, CPU and GPU" "$out/loss-$dtype-cpu" "$out/loss-$dtype-$target"
+    done
+    apart "CPU, f32 and bf16" "$out/loss-f32-cpu" "$out/loss-bf16-cpu"
+}
+
+# ---- times ----
 
 # One row of shapes T,H,F,E,K: each kernel, then the layer as forward and backward TFLOP/s.
 bench() {
@@ -56,10 +131,22 @@ bench() {
     done
 }
 
-for part in ${PARTS:-doctor verify train bench}; do
+# The same layer under other loads of its experts, as ratios to uniform; uniform first and last, because
+# the card's clock falls while it works.
+routing() {
+    for how in uniform zipf:1 hot:0.5 empty:0.3 uniform; do
+        timeout 60 "$moec" bench "E=128 K=8 H=2048 F=768 wgrad=same" --tokens 32768 -t "$target" --repeat 20 --sets 1 \
+            --no-peers --op layer --routing "$how" 2>&1 | awk -v how="$how" '/^layer:/ { print how, $3, $6 }
+                /^# .*rows/ || /error|hint/ { print "#", how, $0 }'
+    done | tee "$out/routing.txt" | awk '
+        /^#/ { print; next }
+        !first { first = $2; second = $3 }
+        { printf "%-10s forward %.3f ms %.3fx, backward %.3f ms %.3fx of uniform\n", $1, $2, $2 / first, $3, $3 / second }'
+}
+
+for part in ${PARTS:-doctor gpu verify sanitize refuse routing train bench}; do
     echo "== $part"
-    case $part in
-    verify) verify_all ;;
-    *) "$part" ;;
-    esac
+    start=$(date +%s)
+    "$part"
+    echo "== $part: $(($(date +%s) - start)) s"
 done
