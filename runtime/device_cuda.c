@@ -12,6 +12,7 @@
 
 #include "device.h"
 #include "dl_cuda.h"
+#include "dl_nvrtc.h"
 #include "fs.h"
 
 typedef struct gpu {
@@ -86,9 +87,12 @@ static moec_status find_device(moec_device *device, int index, moec_error *err) 
     gpu *g = device->state;
     int count = 0;
     CALL(device_count, &count);
-    if (!count) return moec_fail(err, MOEC_E_DEVICE, "the driver sees no GPU");
-    if (index >= count)
-        return moec_fail(err, MOEC_E_DEVICE, "there is no GPU %d: the driver sees %d", index, count);
+    if (index >= count) {
+        moec_status rc = count ? moec_fail(err, MOEC_E_DEVICE, "there is no GPU %d: the driver sees %d", index,
+                                           count)
+                               : moec_fail(err, MOEC_E_DEVICE, "the driver sees no GPU");
+        return moec_hint(err, rc, "CUDA_VISIBLE_DEVICES says which GPUs a process sees; TARGET:0 is the first");
+    }
     CALL(device_get, &g->device, index);
     MOEC_TRY(pick_target(device, err));
     return enter_context(device, err);
@@ -176,6 +180,15 @@ static moec_status enter_function(moec_device *device, moec_module *module, moec
     return MOEC_OK;
 }
 
+/* A driver takes binaries of its own CUDA version and older ones. */
+static moec_status load_hint(const gpu *g, moec_status rc, moec_error *err) {
+    const moec_nvrtc *nvrtc;
+    int major = g->cuda->version / 1000, minor = g->cuda->version / 10 % 100;
+    if (moec_nvrtc_open(&nvrtc, NULL) || nvrtc->major * 100 + nvrtc->minor <= major * 100 + minor) return rc;
+    return moec_hint(err, rc, "NVRTC is of CUDA %d.%d, the driver of %d.%d: update the driver, or point "
+                     "MOEC_NVRTC at an NVRTC %d", nvrtc->major, nvrtc->minor, major, minor, major);
+}
+
 static moec_status cuda_load(moec_device *device, const char *path, moec_module *module,
                              moec_error *err) {
     gpu *g = device->state;
@@ -184,7 +197,7 @@ static moec_status cuda_load(moec_device *device, const char *path, moec_module 
     MOEC_TRY(moec_file_read(path, &image, &bytes, err));
     CUresult result = g->cuda->module_load(&module->handle, image);
     free(image);
-    moec_status rc = result ? fail(device, result, "cuModuleLoadData", err)
+    moec_status rc = result ? load_hint(g, fail(device, result, "cuModuleLoadData", err), err)
                             : enter_function(device, module, err);
     return rc ? moec_context(err, rc, "loading %s", path) : MOEC_OK;
 }

@@ -1,9 +1,11 @@
-/* Opens libcuda once. A missing symbol means a driver older than CUDA 12. */
+/* Opens libcuda once: $MOEC_CUDA, or where a linker looks. A missing symbol means a driver older than
+ * CUDA 12. */
 #include "dl_cuda.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static moec_cuda table;
@@ -13,14 +15,18 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static const char *const names[] = {"libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1"};
 
+static void *try_open(const char *path) {
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library) snprintf(table.path, sizeof table.path, "%s", path);
+    return library;
+}
+
 static void *open_library(void) {
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        void *library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-        if (!library) continue;
-        snprintf(table.path, sizeof table.path, "%s", names[i]);
-        return library;
-    }
-    return NULL;
+    const char *wish = getenv("MOEC_CUDA");
+    void *library = wish ? try_open(wish) : NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !library && !wish; i++)
+        library = try_open(names[i]);
+    return library;
 }
 
 static const char *bind(void *library) {
@@ -31,8 +37,25 @@ static const char *bind(void *library) {
     return NULL;
 }
 
+/* cuInit fails where there is a driver but no GPU that it may use. */
+static moec_status init(moec_error *err) {
+    CUresult result = table.init(0);
+    if (!result) {
+        table.driver_version(&table.version);
+        return MOEC_OK;
+    }
+    moec_status rc = moec_cuda_fail(&table, result, "cuInit", err);
+    return moec_hint(err, rc, "nvidia-smi must list the GPU as this user; a container needs to be started "
+                              "with it (--gpus all), and CUDA_VISIBLE_DEVICES must not hide it");
+}
+
 static moec_status start(moec_error *err) {
     void *library = open_library();
+    const char *wish = getenv("MOEC_CUDA");
+    if (!library && wish) {
+        moec_status rc = moec_fail(err, MOEC_E_TOOL, "MOEC_CUDA=%s cannot be opened: %s", wish, dlerror());
+        return moec_hint(err, rc, "unset it, or name the driver's libcuda.so.1");
+    }
     if (!library) {
         moec_status rc = moec_fail(err, MOEC_E_TOOL, "the NVIDIA driver (libcuda.so.1) is not here");
         return moec_hint(err, rc, "install the driver, or use a CPU target; moec gen --compile needs "
@@ -44,10 +67,7 @@ static moec_status start(moec_error *err) {
                                    table.path, missing);
         return moec_hint(err, rc, "moec needs a driver for CUDA 12 or newer (525 or later)");
     }
-    CUresult result = table.init(0);
-    if (result) return moec_cuda_fail(&table, result, "cuInit", err);
-    table.driver_version(&table.version);
-    return MOEC_OK;
+    return init(err);
 }
 
 static void open_once(void) { opened = start(&reason); }

@@ -78,8 +78,10 @@ static const char *bind(void *library) {
 static moec_status start(moec_error *err) {
     void *library = open_library();
     const char *wish = getenv("MOEC_NVRTC");
-    if (!library && wish)
-        return moec_fail(err, MOEC_E_TOOL, "MOEC_NVRTC=%s cannot be opened: %s", wish, dlerror());
+    if (!library && wish) {
+        moec_status rc = moec_fail(err, MOEC_E_TOOL, "MOEC_NVRTC=%s cannot be opened: %s", wish, dlerror());
+        return moec_hint(err, rc, "unset it, or name a libnvrtc.so.13 or .12 (pip install nvidia-cuda-nvrtc)");
+    }
     if (!library) {
         moec_status rc = moec_fail(err, MOEC_E_TOOL, "NVRTC (libnvrtc.so.13 or .12) is not here: "
                                    "looked on the linker's path, under /usr/local/cuda* and in "
@@ -87,8 +89,10 @@ static moec_status start(moec_error *err) {
         return moec_hint(err, rc, "pip install nvidia-cuda-nvrtc, or MOEC_NVRTC=/path/to/libnvrtc.so");
     }
     const char *missing = bind(library);
-    if (missing)
-        return moec_fail(err, MOEC_E_TOOL, "%s is no usable NVRTC: it has no %s", table.path, missing);
+    if (missing) {
+        moec_status rc = moec_fail(err, MOEC_E_TOOL, "%s is no usable NVRTC: it has no %s", table.path, missing);
+        return moec_hint(err, rc, "moec needs NVRTC 12 or newer: pip install nvidia-cuda-nvrtc");
+    }
     table.version(&table.major, &table.minor);
     if (table.major >= OLDEST_MAJOR) return MOEC_OK;
     moec_status rc = moec_fail(err, MOEC_E_TOOL, "NVRTC %d.%d in %s is too old", table.major,

@@ -1,0 +1,234 @@
+/* A driver without a GPU: libcuda as far as moec calls it, for tests of what can go wrong.
+ *
+ * Device memory is host memory, copies copy, kernels do nothing. The environment says how it behaves:
+ *   FAKE_CUDA_CC=90         compute capability, major and minor digit
+ *   FAKE_CUDA_COUNT=1       GPUs
+ *   FAKE_CUDA_VERSION=13000 what cuDriverGetVersion says
+ *   FAKE_CUDA_BYTES=N       memory of the GPU, 1 GiB; what does not fit is out of memory
+ *   FAKE_CUDA_FAIL=CALL=CODE[@N]  that call answers CODE, from its N-th time on (1: always)
+ * A code from 700 on is sticky: every call after it answers the same. With -DFAKE_OLD the library
+ * lacks what came with CUDA 12. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef unsigned long long address;
+
+static int sticky;
+
+static long setting(const char *name, long otherwise) {
+    const char *text = getenv(name);
+    return text && *text ? strtol(text, NULL, 10) : otherwise;
+}
+
+/* What `call` answers before it does anything. */
+static int verdict(const char *call) {
+    static long seen;
+    const char *text = getenv("FAKE_CUDA_FAIL");
+    size_t n = strlen(call);
+    if (sticky) return sticky;
+    if (!text || strncmp(text, call, n) || text[n] != '=') return 0;
+    char *end;
+    int code = (int)strtol(text + n + 1, &end, 10);
+    if (++seen < (*end == '@' ? strtol(end + 1, NULL, 10) : 1)) return 0;
+    if (code >= 700) sticky = code;
+    return code;
+}
+
+#define CALL(name, ...) \
+    int name(__VA_ARGS__); \
+    int name(__VA_ARGS__)
+#define CHECK(name)                     \
+    do {                                \
+        int code_ = verdict(name);      \
+        if (code_) return code_;        \
+    } while (0)
+#define NOTHING(name, ...)              \
+    CALL(name, __VA_ARGS__) { CHECK(#name); return 0; }
+
+/* ---- the machine ---- */
+
+NOTHING(cuInit, unsigned flags __attribute__((unused)))
+
+CALL(cuDriverGetVersion, int *version) { *version = (int)setting("FAKE_CUDA_VERSION", 13000); return 0; }
+CALL(cuDeviceGetCount, int *count) {
+    CHECK("cuDeviceGetCount");
+    *count = (int)setting("FAKE_CUDA_COUNT", 1);
+    return 0;
+}
+CALL(cuDeviceGet, int *device, int index) { *device = index; return 0; }
+CALL(cuDeviceGetName, char *name, int bytes, int device) {
+    (void)device;
+    snprintf(name, (size_t)bytes, "Paper GPU");
+    return 0;
+}
+CALL(cuDeviceGetAttribute, int *value, int attribute, int device) {
+    long cc = setting("FAKE_CUDA_CC", 90);
+    (void)device;
+    *value = attribute == 75 ? (int)(cc / 10) : attribute == 76 ? (int)(cc % 10) : 4;
+    return 0;
+}
+static size_t total(void) { return (size_t)setting("FAKE_CUDA_BYTES", 1 << 30); }
+static size_t used;
+CALL(cuDeviceTotalMem_v2, size_t *bytes, int device) { (void)device; *bytes = total(); return 0; }
+CALL(cuMemGetInfo_v2, size_t *free_bytes, size_t *total_bytes) {
+    CHECK("cuMemGetInfo_v2");
+    *free_bytes = total() - used;
+    *total_bytes = total();
+    return 0;
+}
+
+/* ---- contexts ---- */
+
+static int context;
+CALL(cuDevicePrimaryCtxRetain, void **out, int device) {
+    CHECK("cuDevicePrimaryCtxRetain");
+    (void)device;
+    *out = &context;
+    return 0;
+}
+NOTHING(cuDevicePrimaryCtxRelease_v2, int device __attribute__((unused)))
+CALL(cuCtxGetCurrent, void **out) { *out = NULL; return 0; }
+NOTHING(cuCtxSetCurrent, void *which __attribute__((unused)))
+CALL(cuCtxGetDevice, int *device) { *device = 0; return 0; }
+
+/* ---- memory: each block begins with its size, 256 bytes before the address ---- */
+
+enum { HEAD = 256 };
+static char *blocks[4096];
+
+CALL(cuMemAlloc_v2, address *ptr, size_t bytes) {
+    CHECK("cuMemAlloc_v2");
+    if (bytes > total() - used) return 2;
+    char *block = aligned_alloc(HEAD, (bytes + 2 * HEAD - 1) / HEAD * HEAD);
+    if (!block) return 2;
+    memset(block, 0, bytes + HEAD);
+    *(size_t *)(void *)block = bytes;
+    for (int i = 0; i < 4096; i++)
+        if (!blocks[i]) {
+            blocks[i] = block;
+            break;
+        }
+    used += bytes;
+    *ptr = (address)(uintptr_t)(block + HEAD);
+    return 0;
+}
+CALL(cuMemFree_v2, address ptr) {
+    char *block = (char *)(uintptr_t)ptr - HEAD;
+    for (int i = 0; i < 4096; i++)
+        if (blocks[i] == block) blocks[i] = NULL;
+    used -= *(size_t *)(void *)block;
+    free(block);
+    return 0;
+}
+/* Only what lies in a block is the GPU's. */
+CALL(cuPointerGetAttribute, void *data, int attribute, address ptr) {
+    CHECK("cuPointerGetAttribute");
+    (void)attribute;
+    for (int i = 0; i < 4096; i++) {
+        uintptr_t start = (uintptr_t)blocks[i] + HEAD;
+        if (!blocks[i] || ptr < start || ptr >= start + *(size_t *)(void *)blocks[i]) continue;
+        *(unsigned *)data = 2;
+        return 0;
+    }
+    return 1;
+}
+CALL(cuMemcpyHtoD_v2, address dst, const void *src, size_t bytes) {
+    CHECK("cuMemcpyHtoD_v2");
+    memcpy((void *)(uintptr_t)dst, src, bytes);
+    return 0;
+}
+CALL(cuMemcpyDtoH_v2, void *dst, address src, size_t bytes) {
+    CHECK("cuMemcpyDtoH_v2");
+    memcpy(dst, (void *)(uintptr_t)src, bytes);
+    return 0;
+}
+CALL(cuMemcpyDtoDAsync_v2, address dst, address src, size_t bytes, void *stream) {
+    CHECK("cuMemcpyDtoDAsync_v2");
+    (void)stream;
+    memmove((void *)(uintptr_t)dst, (void *)(uintptr_t)src, bytes);
+    return 0;
+}
+CALL(cuMemsetD8Async, address dst, unsigned char value, size_t bytes, void *stream) {
+    (void)stream;
+    memset((void *)(uintptr_t)dst, value, bytes);
+    return 0;
+}
+
+/* ---- streams, events, graphs ---- */
+
+static int thing;
+CALL(cuStreamCreate, void **stream, unsigned flags) { (void)flags; *stream = &thing; return 0; }
+NOTHING(cuStreamDestroy_v2, void *stream __attribute__((unused)))
+NOTHING(cuStreamSynchronize, void *stream __attribute__((unused)))
+NOTHING(cuStreamBeginCapture_v2, void *stream __attribute__((unused)), int mode __attribute__((unused)))
+CALL(cuStreamEndCapture, void *stream, void **graph) { (void)stream; *graph = &thing; return 0; }
+CALL(cuGraphInstantiateWithFlags, void **exec, void *graph, unsigned long long flags) {
+    (void)graph, (void)flags;
+    *exec = &thing;
+    return 0;
+}
+NOTHING(cuGraphLaunch, void *exec __attribute__((unused)), void *stream __attribute__((unused)))
+NOTHING(cuGraphExecDestroy, void *exec __attribute__((unused)))
+NOTHING(cuGraphDestroy, void *graph __attribute__((unused)))
+CALL(cuEventCreate, void **event, unsigned flags) { (void)flags; *event = &thing; return 0; }
+NOTHING(cuEventRecord, void *event __attribute__((unused)), void *stream __attribute__((unused)))
+NOTHING(cuEventSynchronize, void *event __attribute__((unused)))
+CALL(cuEventElapsedTime, float *ms, void *start, void *end) { (void)start, (void)end; *ms = 1; return 0; }
+NOTHING(cuEventDestroy_v2, void *event __attribute__((unused)))
+
+/* ---- modules ---- */
+
+CALL(cuModuleLoadData, void **module, const void *image) {
+    CHECK("cuModuleLoadData");
+    (void)image;
+    *module = &thing;
+    return 0;
+}
+NOTHING(cuModuleUnload, void *module __attribute__((unused)))
+CALL(cuModuleGetFunction, void **function, void *module, const char *name) {
+    CHECK("cuModuleGetFunction");
+    (void)module, (void)name;
+    *function = &thing;
+    return 0;
+}
+NOTHING(cuFuncSetAttribute, void *function __attribute__((unused)), int attribute __attribute__((unused)),
+        int value __attribute__((unused)))
+CALL(cuFuncGetAttribute, int *value, int attribute, void *function) {
+    (void)attribute, (void)function;
+    *value = 0;
+    return 0;
+}
+NOTHING(cuLaunchKernelEx, const void *config __attribute__((unused)), void *function __attribute__((unused)),
+        void **params __attribute__((unused)), void **extra __attribute__((unused)))
+#ifndef FAKE_OLD
+CALL(cuTensorMapEncodeTiled, void *map, int type, uint32_t rank, void *base, const uint64_t *dim,
+     const uint64_t *stride, const uint32_t *box, const uint32_t *step, int interleave, int swizzle,
+     int promotion, int fill) {
+    CHECK("cuTensorMapEncodeTiled");
+    (void)type, (void)rank, (void)base, (void)dim, (void)stride, (void)box, (void)step;
+    (void)interleave, (void)swizzle, (void)promotion, (void)fill;
+    memset(map, 0, 128);
+    return 0;
+}
+#endif
+
+/* ---- words ---- */
+
+static const struct { int code; const char *name, *text; } words[] = {
+    {0, "CUDA_SUCCESS", "no error"},
+    {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
+    {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
+    {200, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
+    {222, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "the provided PTX was compiled with an unsupported toolchain."},
+    {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "system has unsupported display driver / cuda driver combination"},
+};
+static const char *word(int code, int text) {
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (words[i].code == code) return text ? words[i].text : words[i].name;
+    return "some error";
+}
+CALL(cuGetErrorName, int code, const char **name) { *name = word(code, 0); return 0; }
+CALL(cuGetErrorString, int code, const char **text) { *text = word(code, 1); return 0; }

@@ -1,0 +1,226 @@
+/* What a user meets when the CUDA driver, the compiler or the GPU is missing, too old, too small or
+ * broken: exit code, reason and remedy. The driver and NVRTC are stand-ins (tests/fake), so that all
+ * of it runs on any machine; their settings are environment variables. */
+#include "t.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fs.h"
+#include "subprocess.h"
+
+static char dir[64], output[1 << 16];
+
+static void clean(void) { moec_dir_remove(dir); }
+
+/* Both stand-ins as they are when all is well, and a cache of their own. */
+static void fresh(void) {
+    static const char *const settings[] = {"FAKE_CUDA_CC", "FAKE_CUDA_COUNT", "FAKE_CUDA_VERSION",
+                                           "FAKE_CUDA_BYTES", "FAKE_CUDA_FAIL", "FAKE_NVRTC_VERSION",
+                                           "FAKE_NVRTC_RESULT", "FAKE_NVRTC_LOG"};
+    char cache[128];
+    if (!*dir) {
+        strcpy(dir, "/tmp/moec-t-driver.XXXXXX");
+        if (!mkdtemp(dir)) abort();
+        atexit(clean);
+    }
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) unsetenv(settings[i]);
+    snprintf(cache, sizeof cache, "%s/cache", dir);
+    moec_dir_remove(cache);
+    setenv("MOEC_CACHE", cache, 1);
+    setenv("MOEC_CUDA", "build/tests/libfakecuda.so", 1);
+    setenv("MOEC_NVRTC", "build/tests/libfakenvrtc.so", 1);
+    setenv("MOEC_CUBLAS", "/dev/null", 1);
+}
+
+/* Runs "build/moec WORDS", words split at spaces and '@' standing for the scratch directory. */
+static int moec(const char *words) {
+    static char store[4096];
+    const char *argv[64] = {"build/moec"};
+    char *out = store;
+    int count = 1;
+    for (const char *at = words + strspn(words, " "); *at; at += strspn(at, " ")) {
+        argv[count++] = out;
+        for (; *at && *at != ' '; at++) {
+            if (*at == '@') out += sprintf(out, "%s", dir);
+            else *out++ = *at;
+        }
+        *out++ = 0;
+    }
+    argv[count] = NULL;
+    moec_error err = {0};
+    moec_process p = {.argv = argv, .limit_s = 60, .output = output, .output_bytes = sizeof output};
+    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
+    return p.exit_code;
+}
+
+#define BENCH "bench E=4 K=2 H=64 F=64 --tokens 64 --repeat 1 --sets 1 -t "
+
+/* The verb ends with `code`; its message has every text of the list, and a remedy. */
+static void refused(const char *words, int code, ...) {
+    va_list texts;
+    int got = moec(words);
+    if (got != code) T_FAIL("%s: exit code %d, expected %d\n%s", words, got, code, output);
+    T_HAS(output, "hint: ");
+    va_start(texts, code);
+    for (const char *text; (text = va_arg(texts, const char *));) T_HAS(output, text);
+    va_end(texts);
+}
+#define REFUSED(words, code, ...) refused(words, code, __VA_ARGS__, (const char *)NULL)
+
+T_CASE(the_stand_ins_run_a_layer) {
+    fresh();
+    T_EQ(moec(BENCH "sm_90a --op layer"), 0);
+    T_EQ(moec("doctor"), 0);
+    T_HAS(output, "CUDA 13.0");
+}
+
+/* ---- the driver ---- */
+
+T_CASE(no_driver) {
+    fresh();
+    setenv("MOEC_CUDA", "/nowhere/libcuda.so.1", 1);
+    REFUSED(BENCH "sm_90a", 4, "MOEC_CUDA=/nowhere/libcuda.so.1 cannot be opened", "libcuda.so.1");
+}
+
+T_CASE(a_driver_too_old) {
+    fresh();
+    setenv("MOEC_CUDA", "build/tests/libfakecuda-old.so", 1);
+    REFUSED(BENCH "sm_90a", 4, "too old: it has no cuTensorMapEncodeTiled", "CUDA 12 or newer (525 or later)");
+}
+
+T_CASE(a_driver_without_a_gpu) {
+    fresh();
+    setenv("FAKE_CUDA_FAIL", "cuInit=100", 1);
+    REFUSED(BENCH "sm_90a", 4, "CUDA_ERROR_NO_DEVICE", "--gpus all");
+    setenv("FAKE_CUDA_FAIL", "cuInit=803", 1);
+    REFUSED(BENCH "sm_90a", 4, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "nvidia-smi");
+}
+
+T_CASE(a_gpu_that_is_not_there) {
+    fresh();
+    setenv("FAKE_CUDA_COUNT", "2", 1);
+    REFUSED(BENCH "sm_90a:2", 4, "there is no GPU 2: the driver sees 2", "CUDA_VISIBLE_DEVICES");
+    setenv("FAKE_CUDA_COUNT", "0", 1);
+    REFUSED(BENCH "sm_90a", 4, "the driver sees no GPU", "CUDA_VISIBLE_DEVICES");
+}
+
+T_CASE(an_architecture_that_is_not_served) {
+    fresh();
+    setenv("FAKE_CUDA_CC", "75", 1);
+    REFUSED(BENCH "cuda", 4, "compute capability 7.5", "need 8.0 or newer");
+    setenv("FAKE_CUDA_CC", "80", 1);
+    REFUSED(BENCH "sm_90a", 4, "Paper GPU (compute capability 8.0) cannot run sm_90a", "the best target here is sm_80");
+    setenv("FAKE_CUDA_CC", "100", 1);
+    REFUSED(BENCH "sm_90a", 4, "cannot run sm_90a", "the best target here is sm_80");
+    T_EQ(moec(BENCH "cuda --op combine"), 0); /* PTX of compute_80 runs on what is newer */
+}
+
+/* ---- the compiler ---- */
+
+T_CASE(no_nvrtc) {
+    fresh();
+    setenv("MOEC_NVRTC", "/nowhere/libnvrtc.so", 1);
+    REFUSED(BENCH "sm_90a", 4, "MOEC_NVRTC=/nowhere/libnvrtc.so cannot be opened", "pip install nvidia-cuda-nvrtc");
+    REFUSED("gen E=4 K=2 H=64 F=64 -t sm_90a --compile -o @/out", 4, "pip install nvidia-cuda-nvrtc");
+}
+
+T_CASE(an_nvrtc_of_an_older_major_version) {
+    fresh();
+    setenv("FAKE_NVRTC_VERSION", "11.8", 1);
+    REFUSED(BENCH "sm_90a", 4, "NVRTC 11.8 in build/tests/libfakenvrtc.so is too old", "NVRTC 12 or newer");
+}
+
+T_CASE(a_library_that_is_no_nvrtc) {
+    fresh();
+    setenv("MOEC_NVRTC", "build/tests/libfakecuda.so", 1);
+    REFUSED(BENCH "sm_90a", 4, "is no usable NVRTC: it has no nvrtcVersion", "NVRTC 12 or newer");
+}
+
+T_CASE(an_nvrtc_newer_than_the_driver) {
+    fresh();
+    setenv("FAKE_CUDA_VERSION", "12040", 1);
+    T_EQ(moec(BENCH "sm_90a --op combine"), 0); /* no complaint while the driver takes its binaries */
+    setenv("FAKE_CUDA_FAIL", "cuModuleLoadData=222", 1);
+    REFUSED(BENCH "sm_90a --op combine", 4, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "loading ",
+            "NVRTC is of CUDA 13.0, the driver of 12.4: update the driver, or point MOEC_NVRTC at an NVRTC 12");
+}
+
+/* ptxas' own words, as NVRTC 13 logs them. */
+#define SPILL "ptxas info    : Function properties for f\n    16 bytes stack frame, 24 bytes spill stores, 20 bytes spill loads\n"
+#define NO_SPILL "ptxas info    : Function properties for f\n    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+#define C7510 "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized due " \
+              "to insufficient register resources for the wgmma pipeline in the function 'f'\n"
+
+T_CASE(kernels_that_spill_or_serialise_wgmma_are_rejected) {
+    fresh();
+    setenv("FAKE_NVRTC_LOG", NO_SPILL, 1);
+    T_EQ(moec(BENCH "sm_90a --op combine"), 0);
+    fresh();
+    setenv("FAKE_NVRTC_LOG", NO_SPILL SPILL NO_SPILL, 1);
+    REFUSED(BENCH "sm_90a --op combine", 1, "the kernel spills 24 bytes of registers", "the emitted file is");
+    setenv("FAKE_NVRTC_LOG", NO_SPILL C7510, 1);
+    REFUSED(BENCH "sm_90a --op combine", 1, "ptxas serialises the kernel's wgmma instructions",
+            "insufficient register resources");
+}
+
+T_CASE(what_the_compiler_rejects_is_kept) {
+    static const char says[] = "the emitted file is ";
+    struct stat st;
+    fresh();
+    setenv("FAKE_NVRTC_RESULT", "6", 1);
+    setenv("FAKE_NVRTC_LOG", "f.cu(12): error: identifier \"xyz\" is undefined", 1);
+    REFUSED(BENCH "sm_90a --op combine", 1, "NVRTC_ERROR_COMPILATION", "identifier \"xyz\" is undefined", says);
+    char *path = strstr(output, says);
+    T_NEED(path);
+    path += strlen(says);
+    path[strcspn(path, "\n")] = 0;
+    T_EQ(stat(path, &st), 0);
+}
+
+/* ---- memory and faults ---- */
+
+T_CASE(a_gpu_out_of_memory_says_what_for) {
+    fresh();
+    setenv("FAKE_CUDA_BYTES", "1000000", 1);
+    REFUSED(BENCH "sm_90a", 1, "bytes for ", "of 1000000 bytes are free", "fewer tokens a step");
+}
+
+T_CASE(a_launch_that_faults_kills_the_device_only) {
+    fresh();
+    setenv("FAKE_CUDA_FAIL", "cuLaunchKernelEx=700", 1);
+    REFUSED(BENCH "sm_90a --op combine", 4, "CUDA_ERROR_ILLEGAL_ADDRESS", "the context is lost: restart the process");
+    setenv("FAKE_CUDA_FAIL", "cuStreamSynchronize=700@2", 1);
+    REFUSED(BENCH "sm_90a --op combine", 4, "CUDA_ERROR_ILLEGAL_ADDRESS", "restart the process from the last checkpoint");
+}
+
+/* The run's checkpoints are whole, and training goes on from them in a new process. */
+T_CASE(a_fault_in_training_loses_no_checkpoint) {
+#define TRAIN "train examples/demo.lua -t sm_90a path=README.md run=@/run steps=5 warmup=1 save_every=1 " \
+              "eval_every=0 sample=0 batch=1 seq=64 layers=1 "
+    fresh();
+    setenv("FAKE_CUDA_FAIL", "cuLaunchKernelEx=700@300", 1);
+    REFUSED(TRAIN, 4, "of layer 0", "CUDA_ERROR_ILLEGAL_ADDRESS", "restart the process from the last checkpoint");
+    unsetenv("FAKE_CUDA_FAIL");
+    T_EQ(moec("ckpt @/run"), 0);
+    T_HAS(output, "sound ");
+    T_OK(!strstr(output, "damaged"));
+    T_EQ(moec(TRAIN "--resume"), 0);
+    T_HAS(output, "done after ");
+    setenv("FAKE_CUDA_BYTES", "20000000", 1);
+    REFUSED(TRAIN "--fresh", 1, "bytes for ", "on Paper GPU: ", "of 20000000 bytes are free");
+}
+
+T_CASE(doctor_explains_what_is_missing) {
+    fresh();
+    setenv("MOEC_CUDA", "/nowhere/libcuda.so.1", 1);
+    setenv("MOEC_NVRTC", "/nowhere/libnvrtc.so", 1);
+    T_EQ(moec("doctor"), 0); /* the CPU is there */
+    T_HAS(output, "no kernel runs on an NVIDIA GPU");
+    T_HAS(output, "no CUDA kernel can be compiled");
+    T_HAS(output, "pip install nvidia-cuda-nvrtc");
+}
+
+T_MAIN
