@@ -26,6 +26,7 @@ typedef struct moec_module moec_module; /* a loaded kernel; belongs to its devic
 typedef struct moec_device_ops {
     const char *family;
     const char *substitute; /* in words, what runs in place of the machine; NULL: the machine */
+    const struct moec_toolchain *toolchain; /* who compiles for it; NULL: the family's toolchain */
     /* Opens machine number `index` of the family for device->target (NULL: sets the best one that
      * the machine can run). Fills state, threads or sms. */
     moec_status (*open)(moec_device *device, int index, moec_error *err);

@@ -1,9 +1,10 @@
 /* The HIP family: code objects on AMD GPUs through the HIP module API, on the caller's stream.
  *
  * Kernel parameters, in order: the op's arguments (8 bytes each), `void *scratch`, `long phase` when
- * launch.phases > 1. With MOEC_GCN set, no GPU is used: a plug-in runs the same code objects under
- * an interpreter of the instruction set, with every check on. MOEC_GCN=1 looks for libmoec-gcn.so
- * beside the program; a value with a '/' is its path. */
+ * launch.phases > 1. With MOEC_GCN set, no GPU is used: a plug-in takes its place, with every check
+ * on. MOEC_GCN=1: libmoec-gcn.so beside the program runs the same code objects under an interpreter of
+ * the instruction set. MOEC_GCN=shim: libmoec-shim.so compiles the same sources for this CPU. A value
+ * with a '/' is a plug-in's path. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -163,7 +163,8 @@ moec_status moec_device_ready(moec_device *device, moec_error *err) {
 
 static moec_status prepare(moec_device *device, const moec_toolchain **toolchain,
                            char id[MOEC_TOOLCHAIN_ID_BYTES], moec_error *err) {
-    *toolchain = moec_toolchain_find(device->target->family);
+    *toolchain = device->ops->toolchain;
+    if (!*toolchain) *toolchain = moec_toolchain_find(device->target->family);
     if (!*toolchain)
         return moec_fail(err, MOEC_E_TOOL, "no toolchain for %s in this build",
                          device->target->name);
