@@ -74,7 +74,7 @@ static void compile(const char *target, const char *ops, const char *spec, int l
 T_CASE(a_layer_for_sm_80) { compile("sm_80", "layer", "E=8 K=2 H=256 F=512 shared=128 bias=1", 12); }
 T_CASE(a_layer_for_sm_90a) { compile("sm_90a", "layer", "E=8 K=2 H=256 F=512 shared=128 bias=1", 12); }
 T_CASE(a_ragged_f32_layer_for_sm_80) {
-    compile("sm_80", "layer", "E=60 K=4 H=72 F=40 dtype=f32 act=geglu layout=interleaved", 8);
+    compile("sm_80", "layer", "E=61 K=4 capacity=1.25 H=72 F=40 dtype=f32 act=geglu layout=interleaved", 8);
 }
 T_CASE(a_ragged_bf16_layer_for_sm_90a) { compile("sm_90a", "layer", "E=60 K=4 H=72 F=40 capacity=1.25", 8); }
 T_CASE(the_trainers_ops_for_sm_80) { compile("sm_80", DENSE, MODEL, 14); }
