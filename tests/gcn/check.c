@@ -232,7 +232,7 @@ static void name_race(struct wave *w, u32 at, u32 bytes, int how, int lane)
     report(w, GCN_LDS_RACE, lane, "LDS byte %u: written by several waves", at);
 }
 
-void lds_touch(struct wave *w, u32 at, u32 bytes, int how, int lane)
+static void lds_mark(struct wave *w, u32 at, u32 bytes, int how, int lane)
 {
     struct group *g = w->g;
     u32 id = (u32)w->id, clash;
@@ -254,6 +254,23 @@ void lds_touch(struct wave *w, u32 at, u32 bytes, int how, int lane)
         name_race(w, at, bytes, how, lane);
 }
 
+static void traced(const struct wave *w, bool lds, u64 at, u32 bytes, int how)
+{
+    const gcn_trace *trace = w->g->launch->trace;
+    if (trace && trace->touch)
+        trace->touch(trace->user, lds, at, bytes, (gcn_access)how);
+}
+void lds_touch(struct wave *w, u32 at, u32 bytes, int how, int lane)
+{
+    traced(w, true, at, bytes, how);
+    lds_mark(w, at, bytes, how, lane);
+}
+void global_touch(struct wave *w, u64 va, u32 bytes, int how, int lane)
+{
+    (void)lane;
+    traced(w, false, va, bytes, how);
+}
+
 // Operations still outstanding when their wave passes a barrier may as well happen after it:
 // they count in the new epoch too, so that an access by another wave there is a race.
 static void carry_fifo(struct wave *w, const struct fifo *f)
@@ -266,7 +283,7 @@ static void carry_fifo(struct wave *w, const struct fifo *f)
         for (int s = 0; s < p->nspan; s++)
             for (int l = 0; l < LANES; l++)
                 if (p->lanes >> l & 1)
-                    lds_touch(w, p->lds_addr[s][l], p->lds_bytes,
+                    lds_mark(w, p->lds_addr[s][l], p->lds_bytes,
                               p->lds_write && p->lds_read ? LDS_ATOMIC
                               : p->lds_write              ? LDS_WRITE
                                                           : LDS_READ, l);

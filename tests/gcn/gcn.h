@@ -106,6 +106,17 @@ typedef struct gcn_buffer {
     const char *name; // for messages; may be NULL
 } gcn_buffer;
 
+// What a run does, step by step, for those who judge it on their own. Both may be NULL.
+typedef enum gcn_access { GCN_READ, GCN_WRITE, GCN_ATOMIC } gcn_access;
+typedef struct gcn_trace {
+    void *user;
+    // Called before each instruction. `wave` counts within the workgroup.
+    void (*step)(void *user, const uint32_t group[3], int wave, uint64_t address);
+    // Called for each access of a lane that the instruction makes: to LDS, where `at` counts bytes of
+    // the workgroup's part, or to the buffers.
+    void (*touch)(void *user, bool lds, uint64_t at, uint32_t bytes, gcn_access how);
+} gcn_trace;
+
 typedef struct gcn_launch {
     const char *kernel;
     uint32_t grid[3];          // workgroups; 0 counts as 1
@@ -117,9 +128,7 @@ typedef struct gcn_launch {
     uint32_t dynamic_lds;      // bytes on top of the static allocation
     uint64_t max_instructions; // per workgroup, all waves; 0 means 100 million
     uint32_t seed;             // order of waves; 0 means ascending
-    // Called before each instruction when not NULL. `wave` counts within the workgroup.
-    void (*trace)(void *user, const uint32_t group[3], int wave, uint64_t address);
-    void *trace_user;
+    const gcn_trace *trace;    // may be NULL
 } gcn_launch;
 
 typedef struct gcn_result {

@@ -267,10 +267,11 @@ void pend_writes(struct wave *w, struct pending *p, struct operand dst, bool vm)
 void wait_vm(struct wave *w, int count);
 void wait_lgkm(struct wave *w, int count);
 void lds_touch(struct wave *w, u32 at, u32 bytes, int how, int lane);
+void global_touch(struct wave *w, u64 va, u32 bytes, int how, int lane);
 void lds_carry_over(struct group *g);
 void bank_clocks(const u32 *addr, u64 lanes, u32 bytes, bool load, u64 *clocks, u64 *least);
 u64 need_defined(struct wave *w, const struct operand *o, u64 lanes, const char *what);
-enum { LDS_READ, LDS_WRITE, LDS_ATOMIC };
+enum { LDS_READ = GCN_READ, LDS_WRITE = GCN_WRITE, LDS_ATOMIC = GCN_ATOMIC };
 // hazard.c
 void check_wait_states(struct wave *w, const struct inst *in);
 void note_wait_states(struct wave *w, const struct inst *in);

@@ -329,7 +329,7 @@ void job_free(job *j)
 }
 
 gcn_status job_run(gcn_object *o, const job *j, unsigned seed, gcn_result *r,
-                   void (*trace)(void *, const uint32_t *, int, uint64_t), void *user)
+                   const gcn_trace *trace)
 {
     gcn_buffer buf[JOB_BUFFERS];
     for (int b = 0; b < j->nbuffer; b++)
@@ -338,7 +338,7 @@ gcn_status job_run(gcn_object *o, const job *j, unsigned seed, gcn_result *r,
     gcn_launch l = {.kernel = j->kernel, .grid = {j->grid[0], j->grid[1]}, .block = {j->block},
                     .kernarg = j->args, .kernarg_bytes = j->args_bytes, .buffer = buf,
                     .nbuffer = (size_t)j->nbuffer, .seed = seed, .trace = trace,
-                    .trace_user = user, .max_instructions = 10000000};
+                    .max_instructions = 10000000};
     return gcn_run(o, &l, r, NULL, 0);
 }
 

@@ -27,7 +27,7 @@ void job_make(int i, job *j);
 void job_reset(job *j); // poisons the outputs again
 void job_free(job *j);
 gcn_status job_run(gcn_object *o, const job *j, unsigned seed, gcn_result *r,
-                   void (*trace)(void *, const uint32_t *, int, uint64_t), void *user);
+                   const gcn_trace *trace);
 // The text of kernels.hip behind the given definitions; the caller frees it.
 char *job_source(const char *definitions);
 #endif

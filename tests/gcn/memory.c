@@ -238,7 +238,14 @@ static u8 *bytes_at(struct wave *w, const struct inst *in, struct target t, bool
                (unsigned long long)t.at, align);
     struct group *g = w->g;
     switch (t.kind) {
-    case TO_GLOBAL: return global_at(w, t.at, n, write, lane);
+    case TO_GLOBAL: {
+        u8 *p = global_at(w, t.at, n, write, lane);
+        if (p)
+            global_touch(w, t.at, n, in->mem.action == MEM_ATOMIC ? LDS_ATOMIC
+                                     : write                      ? LDS_WRITE
+                                                                  : LDS_READ, lane);
+        return p;
+    }
     case TO_LDS:
         if (t.at + n > g->lds_bytes) {
             report(w, GCN_LDS_BOUNDS, lane, "%u bytes at %llu of %u", n, (unsigned long long)t.at,
@@ -382,8 +389,10 @@ static void scalar_load(struct wave *w, const struct inst *in, u64 va, const boo
         bool none = dropped && dropped[i];
         u8 *p = none || !known ? NULL : global_at(w, va + 4 * i, 4, false, -1);
         u32 x = 0;
-        if (p)
+        if (p) {
+            global_touch(w, va + 4 * i, 4, LDS_READ, -1);
             memcpy(&x, p, 4);
+        }
         w->s[d->reg + i] = x;
         w->su[d->reg + i] = p || (none && known) ? 0 : ~0u;
     }

@@ -97,8 +97,9 @@ static void step(struct wave *w)
     struct group *g = w->g;
     const struct inst *in = &g->obj->inst[w->pc];
     g->at = in;
-    if (g->launch->trace)
-        g->launch->trace(g->launch->trace_user, g->id, w->id, in->address);
+    const gcn_trace *trace = g->launch->trace;
+    if (trace && trace->step)
+        trace->step(trace->user, g->id, w->id, in->address);
     check_pending(w, in);
     check_wait_states(w, in);
     u64 exec = exec_of(w);

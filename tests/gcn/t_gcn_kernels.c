@@ -24,7 +24,7 @@ static long run_job(gcn_object *o, job *j, unsigned seed, size_t *findings, uint
 {
     gcn_result r;
     job_reset(j);
-    T_EQ(job_run(o, j, seed, &r, NULL, NULL), GCN_OK);
+    T_EQ(job_run(o, j, seed, &r, NULL), GCN_OK);
     *findings = r.findings.count;
     for (size_t i = 0; i < r.findings.count && i < 3; i++)
         printf("# %s: %s: %s: %s\n", j->kernel, gcn_kind_name(r.findings.item[i].kind),
