@@ -2,48 +2,14 @@
  * binary runs under the instruction-set interpreter with every check on (levels L0 and L2).
  *
  * Random specs: a sample here; "moec verify --random 100 -t gfx942" runs more. Planted faults: edits of
- * the emitted text, and waits and barriers removed from the compiled code; each must be reported, and
- * beside each stands the unharmed kernel. MOEC_HIP_SPECS=N: random specs per architecture. */
+ * the emitted text; each must be reported, and beside each stands the unharmed kernel (t_hip_mutate edits
+ * the compiled code). MOEC_HIP_SPECS=N: random specs per architecture. */
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "code_object.h"
-#include "dl_gcn.h"
-#include "gcn/device_gcn.h"
-#include "gcn/gcn.h"
+#include "hip_trial.h"
 #include "model.h"
-#include "t.h"
-#include "toolchain.h"
-#include "verify.h"
-
-static const char *const machines[] = {"gfx942", "gfx90a"};
-enum { MACHINES = 2 };
-
-/* ---- devices ---- */
-
-static moec_device *device_of(int machine) {
-    static moec_device *devices[MACHINES];
-    static char why[512];
-    moec_error err = {0};
-    char id[MOEC_TOOLCHAIN_ID_BYTES];
-    if (devices[machine] || *why) goto done;
-    setenv("MOEC_GCN", "build/libmoec-gcn.so", 1);
-    moec_status rc = moec_toolchain_find("hip")->identify(moec_target_find(machines[machine]), id, &err);
-    gcn_object *none = NULL;
-    if (!rc && gcn_open("", 0, &none, err.text, sizeof err.text) == GCN_E_LLVM) rc = MOEC_E_TOOL;
-    if (!rc) rc = moec_device_open(machines[machine], 0, &devices[machine], &err);
-    if (rc) snprintf(why, sizeof why, "%.500s", err.text);
-done:
-    if (!devices[machine]) snprintf(t_skipped, sizeof t_skipped, "%.*s", (int)strcspn(why, "\n"), why);
-    return devices[machine];
-}
-
-static moec_spec spec_of(const char *text) {
-    moec_spec s;
-    moec_error err = {0};
-    if (moec_spec_parse(text, &s, &err)) T_FAIL("%s", err.text);
-    return s;
-}
 
 /* ---- every op, element by element ---- */
 
@@ -98,92 +64,13 @@ T_CASE(listed_specs) {
     }
 }
 
-/* ---- one kernel on one case ---- */
+/* ---- edited text ---- */
 
-typedef struct setup { const char *op, *spec, *config; int64_t T; } setup;
-
-/* The fault found, "" when none. Findings of the interpreter count as faults. */
-static void trial(moec_device *device, const setup *s, const moec_module *module, char fault[512]) {
-    moec_error err = {0};
-    moec_verdict verdict = {0};
-    moec_pattern pattern;
-    moec_case c = {.op = moec_op_find(s->op), .spec = spec_of(s->spec), .T = s->T, .seed = 4};
-    moec_status rc = moec_pattern_parse("uniform", &pattern, &err);
-    if (!rc) rc = moec_case_make(&c, &pattern, &err);
-    if (!rc) rc = moec_case_solve(&c, device->target, &err);
-    if (!rc) rc = moec_trial(device, module, &c, &verdict, &err);
-    if (rc && rc != MOEC_E_MISMATCH) T_FAIL("%s: %s", s->op, err.text);
-    snprintf(fault, 512, "%.500s", rc ? err.text : verdict.fault);
+static void run_file(moec_device *device, const setup *s, moec_module *m, char fault[512]) {
+    moec_case c;
+    if (make_case(device, s, &c)) run_case(device, &c, m, fault);
     moec_case_free(&c);
 }
-
-/* `text` with the first `old` replaced; NULL when `old` does not occur. */
-static char *edited(const char *text, const char *old, const char *new) {
-    const char *at = strstr(text, old);
-    if (!at) return NULL;
-    size_t bytes = strlen(text) + strlen(new) + 1;
-    char *out = malloc(bytes);
-    snprintf(out, bytes, "%.*s%s%s", (int)(at - text), text, new, at + strlen(old));
-    return out;
-}
-
-static bool put_file(const char *path, const void *data, size_t bytes) {
-    FILE *f = fopen(path, "wb");
-    bool ok = f && fwrite(data, 1, bytes, f) == bytes;
-    if (f) fclose(f);
-    if (!ok) T_FAIL("cannot write %s", path);
-    return ok;
-}
-
-static char dir[] = "/tmp/moec-hip.XXXXXX";
-
-static const char *in_dir(const char *name) {
-    static char path[128];
-    if (strstr(dir, "XXXXXX") && !mkdtemp(dir)) T_FAIL("cannot make %s", dir);
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return path;
-}
-
-/* Emits, edits (old NULL: not at all) and compiles to DIR/k.co; the kernel without its code. */
-static moec_module *compile(moec_device *device, const setup *s, const char *old, const char *new) {
-    moec_error err = {0};
-    moec_spec spec = spec_of(s->spec);
-    moec_request request = {.op = moec_op_find(s->op), .spec = &spec, .target = device->target};
-    moec_config config;
-    moec_module *m = calloc(1, sizeof *m);
-    moec_status rc = device->gen ? MOEC_OK : moec_gen_new(&device->gen, &err);
-    if (!rc && s->config) rc = moec_config_parse(device->gen, &request, s->config, &config, &err);
-    if (s->config) request.config = &config;
-    if (!rc) rc = moec_emit(device->gen, &request, &m->kernel, &err);
-    char *text = rc ? NULL : edited(m->kernel.source, old ? old : "\n", old ? new : "\n");
-    if (!rc && !text) rc = moec_fail(&err, MOEC_E_TEMPLATE, "the text \"%s\" is not there any more", old);
-    if (!rc && !put_file(in_dir("k.hip"), text, strlen(text))) rc = MOEC_E_IO;
-    if (!rc) rc = moec_toolchain_find("hip")->compile(device->target, dir, "k.hip", "k.co", &err);
-    free(text);
-    if (rc) T_FAIL("%s: %s", s->op, err.text);
-    if (!rc) return m;
-    moec_kernel_free(&m->kernel);
-    free(m);
-    return NULL;
-}
-
-static void drop(moec_module *m) {
-    if (m) moec_kernel_free(&m->kernel);
-    free(m);
-}
-
-/* Loads DIR/k.co into m, runs the case, unloads. */
-static void run_file(moec_device *device, const setup *s, moec_module *m, char fault[512]) {
-    moec_error err = {0};
-    if (device->ops->load(device, in_dir("k.co"), m, &err)) {
-        snprintf(fault, 512, "%.500s", err.text);
-        return;
-    }
-    trial(device, s, m, fault);
-    device->ops->unload(device, m);
-}
-
-/* ---- edited text ---- */
 
 static const char small[] = "E=3 K=2 H=136 F=72";
 
@@ -198,8 +85,8 @@ T_CASE(edited_text) {
         {{"down", small, NULL, 150}, "an off-by-one tail", "bool live = r < tile.end;", "bool live = r <= tile.end;"},
         {{"dx", small, NULL, 150}, "an off-by-one tail", "at_most(tile.first + row, tile.end - 1)",
          "at_most(tile.first + row, tile.end)"},
-        {{"dw1", small, NULL, 150}, "an off-by-one tail", "return r < end ? from", "return r <= end ? from"},
-        {{"up", small, NULL, 150}, "a step of k too few", "k0 < INNER; k0 += BK", "k0 + BK < INNER; k0 += BK"},
+        {{"dw1", small, NULL, 150}, "an off-by-one tail", "begin + k < end}", "begin + k <= end}"},
+        {{"up", small, NULL, 150}, "a step of k too few", "bool more = k0 + BK < INNER", "bool more = k0 + 2 * BK < INNER"},
         {{"up", small, NULL, 150}, "swapped operands", "mfma(b_pack[j].lo, a_pack[i].lo,",
          "mfma(a_pack[i].lo, b_pack[j].lo,"},
         {{"dw2", small, NULL, 150}, "swapped operands", "mfma(b_pack[j].hi, a_pack[i].hi,",
@@ -225,64 +112,6 @@ T_CASE(edited_text) {
         run_file(device, &list[i].right, bad, fault);
         if (!*fault) T_FAIL("%s: %s is not noticed", list[i].right.op, list[i].what);
         drop(bad);
-    }
-}
-
-/* ---- edited code ---- */
-
-typedef struct object { unsigned char bytes[1 << 18]; size_t n; } object;
-
-static bool read_object(object *o) {
-    FILE *f = fopen(in_dir("k.co"), "rb");
-    o->n = f ? fread(o->bytes, 1, sizeof o->bytes, f) : 0;
-    if (f) fclose(f);
-    return o->n > 0 && o->n < sizeof o->bytes;
-}
-
-/* Replaces each instruction called `name` by s_nop 0 in turn; how many there are and how many of these
- * faults were reported. */
-static void remove_each(moec_device *device, const setup *s, moec_module *m, const char *name, int *there,
-                        int *caught) {
-    static object right, wrong;
-    gcn_object *code;
-    char message[512], fault[512];
-    const char *text;
-    size_t offset, bytes;
-    *there = *caught = 0;
-    T_NEED(read_object(&right) && !gcn_open(right.bytes, right.n, &code, message, sizeof message));
-    for (size_t i = 0; (text = gcn_instruction(code, i, NULL, &offset, &bytes)); i++) {
-        static const unsigned char nop[4] = {0, 0, 0x80, 0xBF};
-        if (strncmp(text, name, strlen(name)) || bytes != sizeof nop) continue;
-        wrong = right;
-        memcpy(wrong.bytes + offset, nop, sizeof nop);
-        if (!put_file(in_dir("k.co"), wrong.bytes, wrong.n)) break;
-        run_file(device, s, m, fault);
-        ++*there;
-        *caught += *fault != 0;
-    }
-    put_file(in_dir("k.co"), right.bytes, right.n);
-    gcn_close(code);
-}
-
-/* Some waits are redundant on the path taken (t_gcn_mutate decides which by a criterion of its own, for
- * other kernels); here a fixed share of those in each kernel must be noticed. */
-T_CASE(removed_waits_and_barriers) {
-    static const struct { setup s; const char *name; int percent; } list[] = {
-        {{"up", small, "bm=64 bn=128", 100}, "s_barrier", 60},
-        {{"up", small, "bm=64 bn=128", 100}, "s_waitcnt", 40},
-        {{"dw2", small, "bm=64 bn=64", 100}, "s_barrier", 60},
-        {{"dw2", small, "bm=64 bn=64", 100}, "s_waitcnt", 40},
-    };
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-        moec_device *device = device_of((int)(i / 2) % MACHINES);
-        int there, caught;
-        if (!device) return;
-        moec_module *m = compile(device, &list[i].s, NULL, NULL);
-        if (!m) continue;
-        remove_each(device, &list[i].s, m, list[i].name, &there, &caught);
-        printf("# %s %s: %d of %d removals reported\n", list[i].s.op, list[i].name, caught, there);
-        T_OK(there > 0 && 100 * caught >= list[i].percent * there);
-        drop(m);
     }
 }
 

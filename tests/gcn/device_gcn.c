@@ -13,7 +13,7 @@
 #include "device_gcn.h"
 #include "gcn.h"
 
-enum { MAX_BUFFERS = MOEC_MAX_ARGS + 1, CUS = 4 };
+enum { MAX_BUFFERS = MOEC_MAX_ARGS + 1, CUS = 4, SHUFFLED = 7 /* any number but 0 */ };
 
 static moec_status gcn_device_open(moec_device *device, int index, moec_error *err) {
     if (index) return moec_fail(err, MOEC_E_DEVICE, "the interpreter is one device: index 0");
@@ -73,7 +73,7 @@ static char *read_whole(const char *path, size_t *bytes) {
 /* Level 0: no spills, no scratch, the declared workgroup. */
 static moec_status check_report(const moec_module *module, gcn_object *object, moec_error *err) {
     const gcn_report *report = gcn_find_kernel(object, module->kernel.symbol);
-    gcn_expect expect = {.workgroup = (uint32_t)module->kernel.launch.block, .allow_flat = true};
+    gcn_expect expect = {.workgroup = (uint32_t)module->kernel.launch.block};
     gcn_findings found = {0};
     if (!report)
         return moec_fail(err, MOEC_E_CORRUPT, "the code object has no kernel %s", module->kernel.symbol);
@@ -177,6 +177,8 @@ static moec_status gcn_launch_kernel(moec_device *device, void *stream, const mo
     kernarg[count++].ptr = scratch;
     if (rule->phases > 1) count++;
     MOEC_TRY(buffers_of(module, args, sizes, scratch, buffer, &buffers, err));
+    gcn_machine *m = device->state;
+    uint32_t order = m->launches++ % 2 ? SHUFFLED : 0; /* results must not depend on the order of waves */
     for (int phase = 0; phase < (rule->phases > 1 ? rule->phases : 1); phase++) {
         int64_t groups = 0;
         MOEC_TRY(moec_launch_grid(rule, phase, sizes, &groups, err));
@@ -185,7 +187,8 @@ static moec_status gcn_launch_kernel(moec_device *device, void *stream, const mo
         gcn_launch launch = {.kernel = module->kernel.symbol, .grid = {(uint32_t)groups, 1, 1},
                              .block = {(uint32_t)rule->block, 1, 1}, .kernarg = kernarg,
                              .kernarg_bytes = (size_t)count * sizeof *kernarg, .buffer = buffer,
-                             .nbuffer = buffers, .dynamic_lds = (uint32_t)rule->shared_bytes};
+                             .nbuffer = buffers, .dynamic_lds = (uint32_t)rule->shared_bytes,
+                             .seed = order, .trace = m->trace};
         MOEC_TRY(run_phase(device, module, &launch, err));
     }
     return MOEC_OK;

@@ -106,10 +106,11 @@ typedef struct gcn_buffer {
     const char *name; // for messages; may be NULL
 } gcn_buffer;
 
-// What a run does, step by step, for those who judge it on their own. Both may be NULL.
+// What a run does, step by step, for those who judge it on their own. Any of them may be NULL.
 typedef enum gcn_access { GCN_READ, GCN_WRITE, GCN_ATOMIC } gcn_access;
 typedef struct gcn_trace {
     void *user;
+    void (*begin)(void *user); // a launch begins
     // Called before each instruction. `wave` counts within the workgroup.
     void (*step)(void *user, const uint32_t group[3], int wave, uint64_t address);
     // Called for each access of a lane that the instruction makes: to LDS, where `at` counts bytes of

@@ -141,6 +141,12 @@ static bool grow(void **p, size_t *room, size_t count, size_t each)
     return true;
 }
 
+static void record_begin(void *user)
+{
+    needed *n = user;
+    memset(n->id, 255, sizeof n->id); // the next group is a new one, whatever its number
+}
+
 static void record_step(void *user, const uint32_t id[3], int wave, uint64_t address)
 {
     needed *n = user;
@@ -171,9 +177,8 @@ static void record_touch(void *user, bool lds, uint64_t at, uint32_t bytes, gcn_
     n->touch[n->touches++] = (struct touch){at, (uint8_t)bytes, (uint8_t)how, lds};
 }
 
-const gcn_trace *needed_trace(needed *n)
+const gcn_trace *needed_trace(const needed *n)
 {
-    memset(n->id, 255, sizeof n->id); // the next group is a new one, whatever its number
     return &n->trace;
 }
 
@@ -209,7 +214,7 @@ needed *needed_new(const gcn_object *object)
     if (!n)
         return NULL;
     n->object = object;
-    n->trace = (gcn_trace){n, record_step, record_touch};
+    n->trace = (gcn_trace){n, record_begin, record_step, record_touch};
     if (read_object(n))
         return n;
     needed_free(n);

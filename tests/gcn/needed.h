@@ -23,7 +23,7 @@ void needed_free(needed *n);
 // Forgets every trace.
 void needed_forget(needed *n);
 // To be given to each run of the program as it is.
-const gcn_trace *needed_trace(needed *n);
+const gcn_trace *needed_trace(const needed *n);
 
 size_t needed_count(const needed *n);            // instructions
 bool needed_executed(const needed *n, size_t i); // by any wave

@@ -521,6 +521,8 @@ gcn_status gcn_run(gcn_object *o, const gcn_launch *l, gcn_result *result, char 
             put_hidden(m.kernarg, &k->hidden[i], grid, block, l->dynamic_lds);
     put_dispatch(m.dispatch, grid, block);
     register_buffers(&g, &m, l);
+    if (l->trace && l->trace->begin)
+        l->trace->begin(l->trace->user);
     run_grid(&g, grid, block);
     release(&m);
     return g.oom ? bad(GCN_E_NOMEM, msg, room, "out of memory") : GCN_OK;
