@@ -4,6 +4,7 @@
 --
 -- Descriptor (templates/NAME.lua returns one table):
 --   ops, targets   which (op, target) pairs NAME.tmpl serves; dtypes and applies(r) may narrow it
+--   columns        true: serves specs with columns=C too (down, dx, combine)
 --   generic        true: stands back where another descriptor also serves the request
 --   tunables       { {name=, values={...}, doc=} ... }: the config space is their product
 --   constraints    { {why=, ok=function(r) ... end} ... }: a config is legal when all are true
@@ -121,7 +122,8 @@ end
 
 local function serves(d, r)
     return contains(d.ops, r.op.name) and contains(d.targets, r.target.name)
-        and (not d.dtypes or contains(d.dtypes, r.spec.dtype)) and (not d.applies or d.applies(r))
+        and (not d.dtypes or contains(d.dtypes, r.spec.dtype)) and (d.columns or r.spec.columns == 0)
+        and (not d.applies or d.applies(r))
 end
 
 -- The one descriptor that serves the request, or nil: a generic one only when no other does.

@@ -232,6 +232,8 @@ moec_status moec_spec_check(const moec_spec *s, moec_error *err) {
             "experts than there are", s->K, s->E);
     REQUIRE(s->H % 8 == 0, "H=%" PRId64 " is not a multiple of 8", s->H);
     REQUIRE(s->F % 8 == 0, "F=%" PRId64 " is not a multiple of 8", s->F);
+    REQUIRE(s->columns % 8 == 0 && s->columns <= s->H,
+            "columns=%" PRId64 " is not a multiple of 8 up to H=%" PRId64, s->columns, s->H);
     REQUIRE(s->shared % 8 == 0, "shared=%" PRId64 " is not a multiple of 8", s->shared);
     REQUIRE(s->layout == MOEC_CONCAT || moec_spec_gated(s),
             "layout=interleaved needs a gated activation (swiglu geglu reglu)");

@@ -21,6 +21,7 @@ typedef struct moec_bench_options {
                             * layer; NULL: every row of the layer, then the layer */
     bool peers;
     bool cpu_time;         /* seconds that the one worker ran, not that passed: for a shared machine */
+    int column_blocks;     /* of the layer */
     const char *plan;      /* configs of kernels; NULL: defaults */
     void (*progress)(void *user, const char *now); /* before each row; may be NULL */
     void *user;

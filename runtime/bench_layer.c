@@ -117,7 +117,8 @@ static void add_up(const moec_bench *bench, moec_bench_layer *out) {
 moec_status bench_layer(bench_data *d, moec_bench *bench, moec_error *err) {
     char text[MOEC_SPEC_BYTES];
     passes p = {.data = d, .err = err};
-    moec_layer_options options = {.plan = d->options->plan, .tokens_hint = d->T};
+    moec_layer_options options = {.plan = d->options->plan, .tokens_hint = d->T,
+                                  .column_blocks = d->options->column_blocks};
     moec_spec_print(d->spec, NULL, text, sizeof text);
     MOEC_TRY(moec_layer_create(d->device, text, &options, &p.layer, err));
     moec_status rc = prepare(&p);

@@ -176,7 +176,7 @@ static moec_status run(cli_call *call, moec_error *err) {
         .tokens = cli_int(call, "tokens"), .routing = cli_text(call, "routing"),
         .seed = (uint64_t)cli_int(call, "seed"), .repeat = (int)cli_int(call, "repeat"),
         .sets = (int)cli_int(call, "sets"), .ops = ops, .peers = !cli_flag(call, "no-peers"),
-        .cpu_time = cli_flag(call, "cpu-time"),
+        .cpu_time = cli_flag(call, "cpu-time"), .column_blocks = (int)cli_int(call, "column-blocks"),
         .plan = cli_text(call, "plan"), .progress = step, .user = &progress,
     };
     const char *target = moec_device_target(device);
@@ -198,6 +198,7 @@ static const cli_option options[] = {
     {"op",       0, CLI_TEXT, "NAMES", NULL, "rows of the layer or ops to time, separated by commas; \"layer\" is the whole"},
     {"repeat",   0, CLI_INT,  "N",     "20", "timed runs of each at most; slow ones get fewer"},
     {"sets",     0, CLI_INT,  "N",     "0",  "sets of weights used in turn: 1 is warm, 0 enough to pass the caches"},
+    {"column-blocks", 0, CLI_INT, "N", "1", "the layer with down and dx in N column blocks: less workspace"},
     {"plan",     0, CLI_TEXT, "FILE",  NULL, "configs of the kernels, as moec tune writes them"},
     {"model",    0, CLI_FLAG, "",      NULL, "AMD targets, no GPU needed: bounds from a static model instead of times"},
     {"no-peers", 0, CLI_FLAG, "",      NULL, "do not time other libraries"},

@@ -3,6 +3,8 @@
  * The kernels are a table of rows (layer.h); what runs, with which buffers, is two straight lists
  * of launches below. Between forward and backward live only the routing and Hpre (`saved`); every
  * other buffer is placed in the caller's workspace by one plan per pass, whose stages are the rows.
+ * With column blocks, down and dx make a block of the columns of H at a time, and combine takes it from
+ * there to its columns of the output: each element is the same sum as without.
  * Nothing here allocates, compiles or opens a file after moec_layer_create. */
 #include "layer.h"
 
@@ -19,6 +21,7 @@ struct moec_layer {
     moec_device *device;
     moec_spec spec;
     bool recompute, inference;
+    int64_t columns;                    /* of a block of down, dx and combine: H when there is one block */
     moec_module *modules[MOEC_L_COUNT]; /* NULL where the layer has no such kernel */
 };
 
@@ -37,11 +40,11 @@ static const moec_layer_row rows[MOEC_L_COUNT] = {
     [MOEC_L_DB2]         = {"db2",          MOEC_OP_db2,       false, true,  true},
     [MOEC_L_DW1]         = {"dw1",          MOEC_OP_dw1,       false, true,  false},
     [MOEC_L_DB1]         = {"db1",          MOEC_OP_db1,       false, true,  true},
-    [MOEC_L_DX]          = {"dx",           MOEC_OP_dx,        false, true,  false},
     [MOEC_L_SHARED_DH]   = {"shared.dh",    MOEC_OP_dh,        true,  true,  false},
     [MOEC_L_SHARED_DW2]  = {"shared.dw2",   MOEC_OP_dw2,       true,  true,  false},
     [MOEC_L_SHARED_DW1]  = {"shared.dw1",   MOEC_OP_dw1,       true,  true,  false},
     [MOEC_L_SHARED_DX]   = {"shared.dx",    MOEC_OP_dx,        true,  true,  false},
+    [MOEC_L_DX]          = {"dx",           MOEC_OP_dx,        false, true,  false},
     [MOEC_L_ROUTE_BWD]   = {"route_bwd",    MOEC_OP_route_bwd, false, true,  false},
 };
 
@@ -64,6 +67,18 @@ moec_spec moec_layer_row_spec(const moec_layer_row *row, const moec_spec *spec) 
 
 /* ---- creation ---- */
 
+static bool in_blocks(moec_layer_slot slot) {
+    return slot == MOEC_L_DOWN || slot == MOEC_L_COMBINE || slot == MOEC_L_DX;
+}
+
+/* Columns of a block when `blocks` are asked for: H divided by the largest number up to that which
+ * leaves multiples of 8. */
+static int64_t block_columns(int64_t H, int blocks) {
+    int64_t n = blocks < 1 ? 1 : blocks < H / 8 ? blocks : H / 8;
+    while (H / 8 % n) n--;
+    return H / n;
+}
+
 static bool has_row(const moec_layer *layer, const moec_layer_row *row) {
     return moec_layer_row_used(row, &layer->spec) && !(layer->inference && row->backward);
 }
@@ -76,6 +91,8 @@ static moec_status fill_requests(moec_layer *layer, const moec_layer_options *op
         char text[512];
         if (!has_row(layer, row)) continue;
         specs[n] = moec_layer_row_spec(row, &layer->spec);
+        if (in_blocks((moec_layer_slot)i) && layer->columns < layer->spec.H)
+            specs[n].columns = layer->columns;
         requests[n] = (moec_request){.op = moec_op_get(row->op),
                                      .spec = &specs[n],
                                      .target = layer->device->target,
@@ -131,6 +148,9 @@ moec_status moec_layer_create(moec_device *device, const char *spec,
     layer->recompute = options->recompute != 0;
     layer->inference = options->inference != 0;
     moec_status rc = moec_spec_parse(spec, &layer->spec, err);
+    if (!rc && layer->spec.columns)
+        rc = moec_fail(err, MOEC_E_SPEC, "columns= is for single kernels; a layer takes column_blocks");
+    layer->columns = block_columns(layer->spec.H, options->column_blocks);
     if (!rc) rc = create_modules(layer, options, err);
     if (rc) moec_layer_free(layer);
     else *out = layer;
@@ -223,7 +243,7 @@ static moec_status plan_forward(const moec_layer *layer, int64_t T, bool inferen
         p->shared_a = moec_region_add(&p->region, (size_t)(T * s->shared) * e, MOEC_L_SHARED_UP,
                                       MOEC_L_SHARED_DOWN);
     p->a = moec_region_add(&p->region, R * (size_t)s->F * e, MOEC_L_UP, MOEC_L_DOWN);
-    p->y = moec_region_add(&p->region, R * (size_t)s->H * e, MOEC_L_DOWN, MOEC_L_COMBINE);
+    p->y = moec_region_add(&p->region, R * (size_t)layer->columns * e, MOEC_L_DOWN, MOEC_L_COMBINE);
     return add_scratch(layer, &p->region, T, false, p->scratch, err);
 }
 
@@ -239,7 +259,7 @@ static moec_status plan_backward(const moec_layer *layer, int64_t T, backward_pl
     p->dweight = moec_region_add(r, R * sizeof(float), MOEC_L_DH, MOEC_L_ROUTE_BWD);
     p->a_w = moec_region_add(r, R * (size_t)s->F * e, MOEC_L_DH, MOEC_L_DW2);
     p->dhpre = moec_region_add(r, hpre, MOEC_L_DH, MOEC_L_DX);
-    p->dx_row = moec_region_add(r, R * (size_t)s->H * e, MOEC_L_DX, MOEC_L_ROUTE_BWD);
+    p->dx_row = moec_region_add(r, R * (size_t)layer->columns * e, MOEC_L_DX, MOEC_L_ROUTE_BWD);
     if (s->shared) {
         if (layer->recompute)
             p->shared_hpre = moec_region_add(r, shared_hpre, MOEC_L_SHARED_DH, MOEC_L_SHARED_DH);
@@ -333,6 +353,24 @@ static moec_status copy_choice(const pass *p, const moec_forward *c, const moec_
                             slots * sizeof(float), p->err);
 }
 
+/* Column h of the first row of an array of the layer's type. */
+static const void *column(const pass *p, const void *array, int64_t h) {
+    return array ? (const char *)array + (size_t)h * act_bytes(&p->layer->spec) : NULL;
+}
+
+/* One block of columns after the other through y. */
+static moec_status run_down(const pass *p, const moec_forward *c, const moec_routing *g, void *a, void *y) {
+    const moec_spec *s = &p->layer->spec;
+    bool shared = s->shared != 0;
+    for (int64_t h = 0; h < s->H; h += p->layer->columns) {
+        const void *out = column(p, c->out, h);
+        RUN(p, MOEC_L_DOWN, P(a), P(column(p, c->weights.w2, h * s->F)), P(column(p, c->weights.b2, h)),
+            P(g->offsets), P(y), I(c->T));
+        RUN(p, MOEC_L_COMBINE, P(y), P(g->weight), P(g->slot_row), P(shared ? out : NULL), P(out), I(c->T));
+    }
+    return MOEC_OK;
+}
+
 static moec_status run_forward(const pass *p, const moec_forward *c, const saved *v, void *shared_a,
                                void *a, void *y) {
     const moec_routing *g = &v->routing;
@@ -349,10 +387,7 @@ static moec_status run_forward(const pass *p, const moec_forward *c, const saved
     }
     RUN(p, MOEC_L_UP, P(c->x), P(w->w1), P(w->b1), P(g->offsets), P(g->row_slot), P(v->hpre), P(a),
         I(c->T));
-    RUN(p, MOEC_L_DOWN, P(a), P(w->w2), P(w->b2), P(g->offsets), P(y), I(c->T));
-    RUN(p, MOEC_L_COMBINE, P(y), P(g->weight), P(g->slot_row), P(shared ? c->out : NULL), P(c->out),
-        I(c->T));
-    return MOEC_OK;
+    return run_down(p, c, g, a, y);
 }
 
 moec_status moec_layer_forward(moec_layer *layer, const moec_forward *c, moec_error *err) {
@@ -398,14 +433,13 @@ static moec_status check_backward(const moec_layer *layer, const moec_backward *
     return check_weights(s, &c->weights, err);
 }
 
-/* The routed experts: gradients of weights, of Hpre, and dx_row [R][H]. */
+/* The routed experts: gradients of weights and of Hpre. */
 static moec_status run_routed(const pass *p, const moec_backward *c, const saved *v,
                               const backward_plan *plan, float *dweight) {
     const moec_routing *g = &v->routing;
     const moec_weights *w = &c->weights;
     void *a_w = moec_region_at(p->region, p->workspace, plan->a_w);
     void *dhpre = moec_region_at(p->region, p->workspace, plan->dhpre);
-    void *dx_row = moec_region_at(p->region, p->workspace, plan->dx_row);
     void *hpre = v->hpre;
     int64_t beta = c->accumulate != 0;
     if (p->layer->recompute) {
@@ -424,7 +458,6 @@ static moec_status run_routed(const pass *p, const moec_backward *c, const saved
         I(c->T));
     if (p->layer->spec.bias)
         RUN(p, MOEC_L_DB1, P(dhpre), P(g->offsets), P(c->db1), I(beta), I(c->T));
-    RUN(p, MOEC_L_DX, P(dhpre), P(w->w1), P(g->offsets), P(dx_row), I(c->T));
     return MOEC_OK;
 }
 
@@ -451,17 +484,28 @@ static moec_status run_shared(const pass *p, const moec_backward *c, const saved
     return MOEC_OK;
 }
 
+/* dx of the routed experts, one block of columns after the other through dx_row [R][block]. */
+static moec_status run_dx(const pass *p, const moec_backward *c, const moec_routing *g,
+                          const backward_plan *plan) {
+    const moec_spec *s = &p->layer->spec;
+    void *dhpre = moec_region_at(p->region, p->workspace, plan->dhpre);
+    void *dx_row = moec_region_at(p->region, p->workspace, plan->dx_row);
+    for (int64_t h = 0; h < s->H; h += p->layer->columns) {
+        const void *dx = column(p, c->dx, h);
+        RUN(p, MOEC_L_DX, P(dhpre), P(column(p, c->weights.w1, h)), P(g->offsets), P(dx_row), I(c->T));
+        RUN(p, MOEC_L_COMBINE, P(dx_row), P(NULL), P(g->slot_row), P(s->shared ? dx : NULL), P(dx), I(c->T));
+    }
+    return MOEC_OK;
+}
+
 static moec_status run_backward(const pass *p, const moec_backward *c, const backward_plan *plan) {
     saved v = saved_at(p->layer, c->T, c->saved);
     const moec_routing *g = &v.routing;
-    bool shared = p->layer->spec.shared != 0;
-    void *dx_row = moec_region_at(p->region, p->workspace, plan->dx_row);
     float *dweight =
         c->dweight ? c->dweight : moec_region_at(p->region, p->workspace, plan->dweight);
     MOEC_TRY(run_routed(p, c, &v, plan, dweight));
-    if (shared) MOEC_TRY(run_shared(p, c, &v, plan));
-    RUN(p, MOEC_L_COMBINE, P(dx_row), P(NULL), P(g->slot_row), P(shared ? c->dx : NULL), P(c->dx),
-        I(c->T));
+    if (p->layer->spec.shared) MOEC_TRY(run_shared(p, c, &v, plan));
+    MOEC_TRY(run_dx(p, c, g, plan));
     if (c->logits)
         RUN(p, MOEC_L_ROUTE_BWD, P(c->logits), P(g->expert), P(g->weight), P(dweight), P(g->load),
             P(c->dlogits), D(c->aux_coef), D(c->z_coef), I(c->T));

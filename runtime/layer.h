@@ -8,8 +8,8 @@
 /* One row per kernel of a layer, in the order in which forward and backward run them. */
 typedef enum moec_layer_slot {
     MOEC_L_ROUTE, MOEC_L_SHARED_UP, MOEC_L_SHARED_DOWN, MOEC_L_UP, MOEC_L_DOWN, MOEC_L_COMBINE,
-    MOEC_L_DH, MOEC_L_DW2, MOEC_L_DB2, MOEC_L_DW1, MOEC_L_DB1, MOEC_L_DX, MOEC_L_SHARED_DH,
-    MOEC_L_SHARED_DW2, MOEC_L_SHARED_DW1, MOEC_L_SHARED_DX, MOEC_L_ROUTE_BWD, MOEC_L_COUNT
+    MOEC_L_DH, MOEC_L_DW2, MOEC_L_DB2, MOEC_L_DW1, MOEC_L_DB1, MOEC_L_SHARED_DH, MOEC_L_SHARED_DW2,
+    MOEC_L_SHARED_DW1, MOEC_L_SHARED_DX, MOEC_L_DX, MOEC_L_ROUTE_BWD, MOEC_L_COUNT
 } moec_layer_slot;
 
 typedef struct moec_layer_row {

@@ -52,6 +52,9 @@ typedef struct moec_layer_options {
     int64_t tokens_hint;   /* expected T, guides default configs; 0: a large batch */
     int recompute;         /* 1: Hpre is not saved but recomputed in backward */
     int inference;         /* 1: forward only; no backward kernel is compiled */
+    int column_blocks;     /* n > 1: down and dx run in column blocks, so that of their outputs [R][H]
+                            * only one n-th exists at a time: less workspace, same bits, more reads of
+                            * their inputs. n is lowered to a divisor of H/8; 0 or 1: whole */
 } moec_layer_options;
 
 /* Compiles (or finds in the cache) every kernel of the layer. `options` may be NULL. */

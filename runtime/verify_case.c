@@ -420,6 +420,8 @@ moec_status moec_case_applies(const moec_op *op, const moec_spec *spec, moec_err
     if (strstr(op->keys, "heads") && !spec->heads) needs = "heads, kv and dim";
     if (op->keys[0] == 'V' && !spec->V) needs = "V";
     if (!strncmp(op->name, "db", 2) && !spec->bias) needs = "bias=1";
+    if (strstr(op->keys, "columns") && spec->columns) needs = "columns=0: blocks of columns are verified through "
+                                                              "the layer, and not";
     if (!needs) return MOEC_OK;
     return moec_fail(err, MOEC_E_UNSUPPORTED, "op %s needs %s in the spec", op->name, needs);
 }

@@ -33,6 +33,7 @@ typedef struct layer_case {
     moec_arg_type act, wgrad;
     bool given;            /* expert and weight instead of logits */
     bool accumulate, recompute;
+    int column_blocks;
     double aux, z;
     array arrays[MOST_ARRAYS];
     int count;
@@ -272,7 +273,7 @@ static moec_status run(layer_case *c) {
     moec_layer *layer;
     void *saved = NULL, *workspace = NULL;
     moec_spec_print(c->spec, NULL, text, sizeof text);
-    moec_layer_options options = {.recompute = c->recompute};
+    moec_layer_options options = {.recompute = c->recompute, .column_blocks = c->column_blocks};
     MOEC_TRY(moec_layer_create(c->device, text, &options, &layer, c->err));
     moec_status rc = block(c, moec_layer_saved_bytes(layer, c->T), &saved);
     if (!rc) rc = block(c, moec_layer_workspace_bytes(layer, c->T), &workspace);
@@ -296,17 +297,20 @@ static void judge(const layer_case *c, moec_verdict *verdict) {
     }
 }
 
-/* variant 0: logits, gradients overwritten. Others: some of given routing, accumulation, recompute. */
+/* variant 0: logits, gradients overwritten. Others: some of given routing, accumulation, recompute, and
+ * column blocks. */
 static void plan(layer_case *c, int variant, char note[160]) {
     if (variant) {
         c->given = moec_random_below(&c->random, 2);
         c->accumulate = moec_random_below(&c->random, 2);
         c->recompute = moec_random_below(&c->random, 2);
+        c->column_blocks = 1 + (int)moec_random_below(&c->random, 4);
     }
     c->aux = 0.01;
     c->z = 1e-3;
-    snprintf(note, 160, "%s%s%s", c->given ? "experts given " : "",
-             c->accumulate ? "gradients accumulate " : "", c->recompute ? "recompute" : "");
+    int n = snprintf(note, 160, "%s%s%s", c->given ? "experts given " : "",
+                     c->accumulate ? "gradients accumulate " : "", c->recompute ? "recompute " : "");
+    if (c->column_blocks > 1) snprintf(note + n, (size_t)(160 - n), "%d column blocks", c->column_blocks);
 }
 
 moec_status moec_verify_layer(moec_device *device, const moec_spec *spec, int64_t T,

@@ -4,13 +4,16 @@
 -- interleaved, one shuffle for each vector, so packing a panel costs little more than reading it.
 
 local function depth(r) return ({ dh = r.spec.H, dx = r.spec.U, linear_dx = r.spec.F })[r.op.name] end
-local function outputs(r) return r.op.name == "dh" and r.spec.F or r.spec.H end
+local function outputs(r)
+    return ({ dh = r.spec.F, dx = lib.columns(r.spec), linear_dx = r.spec.H })[r.op.name]
+end
 local function planes(r) return r.op.name == "linear_dx" and r.spec.out == "f32" and 3 or 1 end
 
 return {
     ops = { "dh", "dx", "linear_dx" },
     targets = { "cpu-amx" },
     dtypes = { "bf16" },
+    columns = true,
     tunables = {
         { name = "mb", values = { 256, 128, 64, 32 }, doc = "rows packed at once" },
         { name = "nb", values = { 64, 32, 128 }, doc = "columns of weights multiplied at once" },

@@ -5,7 +5,7 @@
 
 local function depth(r) return r.op.name == "down" and r.spec.F or r.spec.H end
 local function outputs(r)
-    return ({ up = r.spec.U, down = r.spec.H, linear = r.spec.F })[r.op.name]
+    return ({ up = r.spec.U, down = lib.columns(r.spec), linear = r.spec.F })[r.op.name]
 end
 local function gated(r) return r.op.name == "up" and r.spec.gated end
 
@@ -13,6 +13,7 @@ return {
     ops = { "up", "down", "linear" },
     targets = { "cpu-amx" },
     dtypes = { "bf16" },
+    columns = true,
     tunables = {
         { name = "mb", values = { 256, 128, 64, 32 }, doc = "rows packed at once" },
         { name = "nb", values = { 64, 32, 128 }, doc = "rows of weights multiplied at once" },

@@ -10,7 +10,7 @@ local function lds(c) return c.buffers * (c.bm + c.bn) * c.bk * 2 end
 return {
     ops = { "up", "down", "dh", "dx", "linear", "linear_dx" },
     targets = { "gfx942", "gfx90a" },
-    dtypes = { "bf16" },
+    dtypes = { "bf16" }, columns = true,
     applies = function(r) return not (r.op.name == "linear_dx" and r.spec.out == "f32") end, -- dy must be bf16
     tunables = {
         { name = "bm", values = { 128, 64, 256 }, doc = "rows of a tile" },
@@ -38,9 +38,12 @@ return {
     end,
     derive = function(r)
         local s, c = shapes[r.op.name], r.config
+        local block = r.spec.columns > 0 and (r.op.name == "down" or r.op.name == "dx")
+        local n = block and r.spec.columns or r.spec[s.n]
+        if block then s = { k = s.k, n = tostring(n) } end
         local width = paired(r) and c.bn // 2 or c.bn
         local dense = r.op.name:find("^linear") ~= nil
-        local column_tiles = lib.ceil_div(r.spec[s.n], width)
+        local column_tiles = lib.ceil_div(n, width)
         local rows = dense and ("((T+%d)/%d)"):format(c.bm - 1, c.bm) or ("((R+%d)/%d+E)"):format(c.bm - 1, c.bm)
         local grid = ("(%s*%d+7)/8*8"):format(rows, column_tiles)
         local dh = r.op.name == "dh"
@@ -50,7 +53,7 @@ return {
             derived = {
                 { "THREADS", threads, "of a block: four waves, 2 x 2 over the tile" },
                 { "INNER", r.spec[s.k], "length of the sums" },
-                { "COLUMNS", r.spec[s.n], "of the result" },
+                { "COLUMNS", n, "of the result" },
                 { "COLUMN_TILES", column_tiles, "across" },
                 { "LDS", lds(c), "bytes of a block" },
             },

@@ -28,6 +28,8 @@ local function facts(r)
     g.depth_name, g.cols_name = ops[r.op.name].depth, ops[r.op.name].cols
     local size = { H = spec.H, F = spec.F, U = spec.U }
     g.depth, g.cols = size[g.depth_name], size[g.cols_name]
+    if spec.columns > 0 and g.cols_name == "H" and g.depth_name ~= "H" then g.cols, g.all = spec.columns, "ALL" end
+    g.all = g.all or "COLS" -- name of the length of a whole row: that of weights, where a block of columns is made
     g.routed = arg_type(r.op, "offsets") ~= nil
     g.gather = arg_type(r.op, "row_slot") ~= nil
     g.experts = g.routed and spec.E or 1
@@ -97,7 +99,7 @@ end
 return {
     ops = { "up", "down", "dh", "dx", "linear", "linear_dx" },
     targets = lib.cpu_targets,
-    generic = true, -- cpu-amx has templates of its own for bf16
+    generic = true, columns = true, -- cpu-amx has templates of its own for bf16
     tunables = {
         { name = "mr", values = { 12, 8, 6, 4 }, doc = "rows of a register tile" },
         { name = "nr", values = { 2, 4 }, doc = "vectors of a register tile" },

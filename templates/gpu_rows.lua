@@ -7,10 +7,13 @@ local shapes = { -- op -> inner size, columns, A's name and element's place, B r
 }
 return {
     ops = { "up", "down", "dh", "dx", "linear", "linear_dx" },
-    targets = lib.gpu_targets, generic = true,
+    targets = lib.gpu_targets, generic = true, columns = true,
     tunables = {}, constraints = {},
     derive = function(r)
         local s = shapes[r.op.name]
+        local block = r.spec.columns > 0 and (r.op.name == "down" or r.op.name == "dx")
+        local n = block and r.spec.columns or r.spec[s.n]
+        if block then s = { k = s.k, n = tostring(n) } end
         local paired = r.op.name == "up" and r.spec.gated
         local width = paired and tile // 2 or tile
         local dense = r.op.name:find("^linear") ~= nil
@@ -26,7 +29,7 @@ return {
                 { "TILE_COLUMNS", tile, "rows of B in a tile" .. (paired and ": half gate, half up" or "") },
                 { "DEPTH", depth, "of a step along the inner size" },
                 { "INNER", r.spec[s.k], "length of the sums" },
-                { "COLUMNS", r.spec[s.n], "of the result" },
+                { "COLUMNS", n, "of the result" },
             },
             tile = ("%dx%d"):format(tile, tile),
             flops = ("2*R*%s*%s"):format(s.k, r.op.name == "up" and "U" or s.n),

@@ -99,6 +99,10 @@ function lib.round_up(a, b) return (a + b - 1) // b * b end
 -- Elements of type name -> bytes.
 lib.type_bytes = { bf16 = 2, f32 = 4, f64 = 8, i32 = 4, i64 = 8, byte = 1 }
 
+-- Columns of H that down, dx and combine make: a block of them (spec key columns), or all.
+function lib.columns(spec) return spec.columns > 0 and spec.columns or spec.H end
+function lib.columns_text(spec) return spec.columns > 0 and tostring(spec.columns) or "H" end -- in expressions
+
 lib.gpu_targets = { "sm_90a", "sm_80", "gfx942", "gfx90a" }
 
 -- Parameters of a GPU kernel, a line each, in the order that device_*.c passes them: the op's arguments,

@@ -7,7 +7,10 @@ local function depth(r)
     return ({ up = r.spec.H, down = r.spec.F, dh = r.spec.H, dx = r.spec.U, linear = r.spec.H,
               linear_dx = r.spec.F })[r.op.name]
 end
-local function width(r) return (is(r, "up") or is(r, "dh") or is(r, "linear")) and r.spec.F or r.spec.H end
+local function width(r)
+    if is(r, "up") or is(r, "dh") or is(r, "linear") then return r.spec.F end
+    return is(r, "linear_dx") and r.spec.H or lib.columns(r.spec) -- down, dx: perhaps a block of H
+end
 local function mn_major(r) return is(r, "dh") or is(r, "dx") or is(r, "linear_dx") end
 local function f32_result(r) return is(r, "linear") and r.spec.out == "f32" end
 local function split(r) return is(r, "up") and r.spec.gated end
@@ -38,6 +41,12 @@ local function weights_map(arg, columns, rows, halves, box_rows, count)
         { 64, box_rows, 1, 1 })
 end
 
+-- The same weights, seen through a block of the columns of H that lie along dimension `at`.
+local function block_of(r, m, at)
+    m.dim[at] = lib.columns_text(r.spec)
+    return m
+end
+
 local function maps_of(r)
     local half = r.config.bn // 2
     local halves = r.spec.gated and 2 or 1
@@ -46,7 +55,8 @@ local function maps_of(r)
                { weights_map("w1", "H", "F", halves, half), halves_map(r, "hpre", 16), rows_map("a", "F", 16) }
     elseif is(r, "down") then
         return { "map_a", "map_b", "map_d" },
-               { rows_map("a", "F", 128), weights_map("w2", "F", "H", 1, half), rows_map("y", "H", 16) }
+               { rows_map("a", "F", 128), block_of(r, weights_map("w2", "F", "H", 1, half), 2),
+                 rows_map("y", lib.columns_text(r.spec), 16) }
     elseif is(r, "dh") then
         return { "map_b", "map_dpre", "map_act", "map_pre" },
                { weights_map("w2", "F", "H", 1, 64), halves_map(r, "dhpre", 16), rows_map("a_w", "F", 16),
@@ -61,13 +71,15 @@ local function maps_of(r)
                { rows_map("dy", "F", 128, "T"), weights_map("w", "H", "F", 1, 64, 1), rows_map("dx", "H", 16, "T") }
     end
     return { "map_a", "map_b", "map_d" },
-           { rows_map("dhpre", "U", 128), weights_map("w1", "H", "U", 1, 64), rows_map("dx_row", "H", 16) }
+           { rows_map("dhpre", "U", 128), block_of(r, weights_map("w1", "H", "U", 1, 64), 1),
+             rows_map("dx_row", lib.columns_text(r.spec), 16) }
 end
 
 return {
     ops = { "up", "down", "dh", "dx", "linear", "linear_dx" },
     targets = { "sm_90a" },
     dtypes = { "bf16" },
+    columns = true,
     applies = function(r) -- interleaved gates stay with the generic template; so does <dout, b2> in dh
         if is(r, "dh") and r.spec.bias == 1 or is(r, "linear_dx") and r.spec.out == "f32" then return false end
         return r.spec.layout == "concat" or not r.spec.gated or not gathered(r)

@@ -388,6 +388,46 @@ T_CASE(a_graph_replays_a_layer_bit_by_bit) { graph_of("cuda", "E=64 K=8 H=1024 F
 T_CASE(a_graph_replays_ragged_sizes) { graph_of("cuda", "E=8 K=2 H=264 F=136", 300); }
 T_CASE(a_graph_replays_the_generic_kernels) { graph_of("sm_80", "E=8 K=2 H=264 F=136", 300); }
 
+/* ---- column blocks ---- */
+
+/* The layer in blocks writes the bits that it writes whole. */
+static void blocks_of(const char *target, const char *spec, int64_t T, int blocks) {
+    moec_device *device;
+    moec_layer *parts;
+    moec_layer_options options = {.column_blocks = blocks};
+    void *whole[OUTPUTS] = {NULL}, *again[OUTPUTS] = {NULL};
+    batch b;
+    OPEN_TARGET(target, device);
+    TRY(open_batch(&b, device, spec, T));
+    TRY(moec_layer_create(device, spec, &options, &parts, &err));
+    size_t bytes = moec_layer_workspace_bytes(b.layer, T), less = moec_layer_workspace_bytes(parts, T);
+    printf("# workspace %.1f MiB, in %d blocks %.1f MiB\n", (double)bytes / 1048576, blocks, (double)less / 1048576);
+    T_OK(less < bytes);
+    TRY(poison(&b));
+    TRY(both(&b, NULL));
+    TRY(moec_synchronize(device, NULL, &err));
+    TRY(fetch(&b, whole));
+    moec_layer *kept = b.layer;
+    b.layer = parts;
+    TRY(poison(&b));
+    TRY(both(&b, NULL));
+    TRY(moec_synchronize(device, NULL, &err));
+    TRY(fetch(&b, again));
+    for (int i = 0; i < OUTPUTS; i++) {
+        T_OK(!memcmp(whole[i], again[i], b.bytes[outputs[i]]));
+        free(whole[i]), free(again[i]);
+    }
+    b.layer = kept;
+    moec_layer_free(parts);
+    close_batch(&b);
+    moec_device_close(device);
+}
+
+T_CASE(column_blocks_give_the_same_bits) { blocks_of("cuda", "E=64 K=8 H=1024 F=512", 2048, 4); }
+T_CASE(column_blocks_of_ragged_sizes) { blocks_of("cuda", "E=8 K=4 H=264 F=72", 300, 3); }
+T_CASE(column_blocks_of_the_generic_kernels) { blocks_of("sm_80", "E=8 K=4 H=264 F=72", 300, 3); }
+T_CASE(column_blocks_on_the_cpu) { blocks_of("cpu", "E=8 K=4 H=1024 F=64", 4000, 4); }
+
 /* ---- from a spec to loaded kernels ---- */
 
 static double time_to_layer(void) {

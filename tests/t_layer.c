@@ -249,12 +249,12 @@ static void compare_routing(const layer_case *c, const moec_layer *layer, const 
 /* A layer and its blocks for T tokens. */
 typedef struct rig { moec_device *device; moec_layer *layer; void *saved, *workspace; size_t saved_bytes; } rig;
 
-static bool rig_open(rig *r, const char *target, const char *spec, bool recompute, int64_t T) {
+static bool rig_open_with(rig *r, const char *target, const char *spec, const moec_layer_options *options,
+                          int64_t T) {
     moec_error err = {0};
-    moec_layer_options options = {.recompute = recompute};
     memset(r, 0, sizeof *r);
     if (moec_device_open(target, 2, &r->device, &err) ||
-        moec_layer_create(r->device, spec, &options, &r->layer, &err)) {
+        moec_layer_create(r->device, spec, options, &r->layer, &err)) {
         T_FAIL("%s: %s", spec, err.text);
         return false;
     }
@@ -263,6 +263,11 @@ static bool rig_open(rig *r, const char *target, const char *spec, bool recomput
     r->saved = zeros(r->saved_bytes), r->workspace = zeros(workspace);
     memset(r->saved, 0xff, r->saved_bytes), memset(r->workspace, 0xff, workspace);
     return true;
+}
+
+static bool rig_open(rig *r, const char *target, const char *spec, bool recompute, int64_t T) {
+    moec_layer_options options = {.recompute = recompute};
+    return rig_open_with(r, target, spec, &options, T);
 }
 
 static void rig_close(rig *r) {
@@ -329,6 +334,58 @@ T_CASE(sigmoid_groups_not_gated) {
           false, false);
 }
 T_CASE(the_portable_floor) { check("cpu-scalar", "E=4 K=2 H=32 F=24 dtype=bf16", 13, false, false); }
+
+/* Runs a case with `blocks` column blocks; workspace bytes of a batch that is large beside scratch. */
+static size_t run_blocks(const char *target, const char *spec, int64_t T, int blocks, layer_case *c) {
+    moec_layer_options options = {.column_blocks = blocks};
+    moec_error err = {0};
+    rig r;
+    case_new(c, spec, T, false, 4711);
+    if (!rig_open_with(&r, target, spec, &options, T)) return 0;
+    moec_forward f = forward_of(c, r.saved, r.workspace);
+    moec_backward b = backward_of(c, r.saved, r.workspace);
+    if (moec_layer_forward(r.layer, &f, &err)) T_FAIL("forward: %s", err.text);
+    if (moec_layer_backward(r.layer, &b, &err)) T_FAIL("backward: %s", err.text);
+    size_t bytes = moec_layer_workspace_bytes(r.layer, 100000);
+    rig_close(&r);
+    return bytes;
+}
+
+static bool equal(const buf *a, const buf *b) {
+    return !memcmp(a->data, b->data, (size_t)a->n * moec_type_bytes(a->type));
+}
+
+/* `blocks` asked for gives the bits of none, and less workspace when `less`. */
+static void same_in_blocks(const char *target, const char *spec, int blocks, bool less) {
+    layer_case whole, parts;
+    int before = t_bad;
+    size_t most = run_blocks(target, spec, 61, 1, &whole), bytes = run_blocks(target, spec, 61, blocks, &parts);
+    T_OK(equal(whole.out, parts.out));
+    T_OK(equal(whole.dx, parts.dx));
+    T_OK(equal(whole.dw1, parts.dw1));
+    T_OK(equal(whole.dlogits, parts.dlogits));
+    if (less) T_OK(bytes < most * 9 / 10);
+    else T_EQ(bytes, most);
+    if (t_bad > before) printf("# ... in %s on %s, %d blocks\n", spec, target, blocks);
+    case_free(&whole);
+    case_free(&parts);
+}
+
+T_CASE(column_blocks_give_the_same_bits_in_less_memory) {
+    same_in_blocks("cpu", "E=8 K=4 H=512 F=32 dtype=bf16", 4, true);
+    same_in_blocks("cpu", "E=8 K=4 H=520 F=40 dtype=f32", 5, true);
+    same_in_blocks("cpu", "E=4 K=2 H=96 F=24 shared=40 bias=1 dtype=bf16", 3, true);
+    same_in_blocks("cpu", "E=4 K=2 H=96 F=24 bias=1 dtype=f32 layout=interleaved capacity=0.6", 100, true);
+    same_in_blocks("cpu-avx2", "E=4 K=2 H=96 F=24 shared=16 dtype=f32", 2, true);
+    same_in_blocks("cpu-scalar", "E=4 K=2 H=80 F=24 dtype=bf16 bias=1", 2, true);
+}
+T_CASE(column_blocks_on_amx) {
+    setenv("MOEC_EMULATE_TILES", "1", 0);
+    same_in_blocks("cpu-amx", "E=4 K=2 H=160 F=40 shared=32 bias=1 dtype=bf16", 2, true);
+    same_in_blocks("cpu-amx", "E=4 K=2 H=256 F=64 dtype=bf16", 4, true);
+    unsetenv("MOEC_EMULATE_TILES");
+}
+T_CASE(a_width_that_cannot_be_cut_stays_whole) { same_in_blocks("cpu", "E=4 K=2 H=56 F=24 dtype=f32", 4, false); }
 
 /* A planted fault: the comparison sees one wrong element. */
 T_CASE(a_wrong_element_is_seen) {
