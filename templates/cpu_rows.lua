@@ -49,6 +49,7 @@ local function facts(r)
     g.edge_types = edge_types(r, g)
     g.tiles = r.lib.cpu_tiles(r.config.mr)
     g.ahead = r.config.ahead == 1
+    g.keep = r.config.keep == 1
     return g
 end
 
@@ -57,13 +58,25 @@ local function depth_block(r, g)
     return math.min(r.config.depth, r.lib.round_up(units, 16))
 end
 
+-- Blocks of the depth for which packed rows stay.
+local function a_blocks(r, g)
+    return g.keep and r.lib.ceil_div(g.depth // (g.pair and 2 or 1), depth_block(r, g)) or 1
+end
+
 -- Bytes of struct workspace, as the compiler lays it out.
 local function workspace(r, g)
     local c, lanes = r.config, r.lib.lanes(r.target)
     local panel, depth = c.nr * lanes, depth_block(r, g)
-    local n = 4 * (c.rows * (depth + 16) + c.cols // panel * (depth + 1) * panel + c.rows * (c.cols + lanes))
+    local n = 4 * (a_blocks(r, g) * c.rows * (depth + 16) + c.cols // panel * (depth + 1) * panel + c.rows * (c.cols + lanes))
     if r.op.name == "dh" then n = n + 4 * c.rows end
     return r.lib.round_up(n, 64)
+end
+
+local KEPT_BYTES = 8 << 20
+
+local function kept_bytes(r)
+    local g = facts(r)
+    return 4 * a_blocks(r, g) * r.config.rows * (depth_block(r, g) + 16)
 end
 
 local function derive(r)
@@ -82,6 +95,7 @@ local function derive(r)
         tile = ("%dx%d"):format(r.config.mr, r.config.nr * r.lib.lanes(r.target)),
         derived = {
             { "depth_block", depth_block(r, g), "units of DEPTH packed at a time" },
+            { "a_blocks", a_blocks(r, g), "such blocks of the rows that stay packed" },
             { "workspace", bytes, "bytes of scratch of a thread" },
             { "unit", g.pair and 2 or 1, "elements of the dot products in 32 bits" },
         },
@@ -107,18 +121,24 @@ return {
         { name = "cols", values = { 64, 128, 256, 512 }, doc = "columns of weights packed at a time" },
         { name = "depth", values = { 128, 256, 512 }, doc = "units of the summed dimension packed at a time" },
         { name = "ahead", values = { 1, 0 }, doc = "1: the next weights come into the cache during the main loop" },
+        { name = "keep", values = { 1, 0 }, doc = "1: rows stay packed over their whole length while columns pass" },
         { name = "start", values = { 16, 48 }, doc = "rows that fetching a block of weights costs" },
     },
     constraints = {
         { why = "the sums, a row of weights and an element do not fit the registers",
           ok = function(r) return r.config.mr * r.config.nr + r.config.nr + 1 <= r.target.registers end },
+        { why = "rows that stay packed would pass 8 MiB",
+          ok = function(r) return r.config.keep == 0 or kept_bytes(r) <= KEPT_BYTES end },
         { why = "rows must be whole register tiles", ok = function(r) return r.config.rows % r.config.mr == 0 end },
         { why = "the block of columns must be whole panels",
           ok = function(r) return r.config.cols % (r.config.nr * r.lib.lanes(r.target)) == 0 end },
     },
     default = function(r)
         local mr = lib.cpu_tile_rows(r.target)
+        local config = { mr = mr, nr = 2, rows = 288, cols = 256, depth = 256, start = 16, keep = 1 }
+        local q = { op = r.op, spec = r.spec, target = r.target, lib = r.lib, config = config }
         return { mr = mr, nr = 2, rows = 288, cols = 256, depth = 256, start = 16,
+                 keep = kept_bytes(q) <= KEPT_BYTES and 1 or 0,
                  ahead = r.target.vector_bits > 0 and 1 or 0 }
     end,
     derive = derive,
