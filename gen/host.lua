@@ -5,7 +5,8 @@
 -- Descriptor (templates/NAME.lua returns one table):
 --   ops, targets   which (op, target) pairs NAME.tmpl serves; dtypes and applies(r) may narrow it
 --   columns        true: serves specs with columns=C too (down, dx, combine)
---   generic        true: stands back where another descriptor also serves the request
+--   generic        1: stands back where a descriptor without it serves the request too (any GPU of a
+--                  maker); 2 or true: stands back for those with 1 as well (any GPU)
 --   tunables       { {name=, values={...}, doc=} ... }: the config space is their product
 --   constraints    { {why=, ok=function(r) ... end} ... }: a config is legal when all are true
 --   default(r)     the config used without tuning
@@ -126,17 +127,19 @@ local function serves(d, r)
         and (not d.applies or d.applies(r))
 end
 
--- The one descriptor that serves the request, or nil: a generic one only when no other does.
+local function generality(d) return d.generic == true and 2 or d.generic or 0 end
+
+-- The one descriptor that serves the request, or nil: the least generic one.
 function host.find(r)
     if not host.descriptors then load_all() end
     local found
     for _, d in ipairs(host.descriptors) do
         if serves(d, r) then
-            if found and not found.generic == not d.generic then
+            if found and generality(found) == generality(d) then
                 error(("both %s and %s serve %s on %s"):format(found.name, d.name, r.op.name,
                     r.target.name), 0)
             end
-            if not found or found.generic then found = d end
+            if not found or generality(found) > generality(d) then found = d end
         end
     end
     return found
