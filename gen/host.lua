@@ -240,7 +240,9 @@ function host.emit(r, prefix, key, hash)
         derived = lines, prose = info.prose or {}, flops = text_of(info.flops, "0"),
         bytes = text_of(info.bytes, "0"),
         scratch = text_of(launch.scratch, "0"), grid = text_of(launch.grid, "1"),
-        block = launch.block or 0, cluster = launch.cluster or 1, pdl = launch.pdl or 0,
+        block = launch.block or 0, cluster = launch.cluster or 1,
+        -- Kernels of other targets do not wait for the one before (part gpu_pdl): they must not start early.
+        pdl = r.target.name == "sm_90a" and launch.pdl or 0,
         shared_bytes = launch.shared_bytes or 0, phases = launch.phases or 1,
         tmaps = launch.tmaps or {},
     }
