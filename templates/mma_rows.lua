@@ -10,7 +10,7 @@ local function columns(r) return paired(r) and r.config.bn // 2 or r.config.bn e
 
 return {
     ops = { "up", "down", "dh", "dx", "linear", "linear_dx" },
-    targets = { "sm_80", "sm_90a" }, generic = 1,
+    targets = { "sm_80", "sm_90a" }, generic = 1, columns = true,
     dtypes = { "bf16" },
     applies = function(r) return not (r.op.name == "linear_dx" and r.spec.out == "f32") end, -- dy must be bf16
     tunables = {
@@ -31,7 +31,9 @@ return {
     derive = function(r)
         local s, c, name = shapes[r.op.name], r.config, r.op.name
         local dense = name:find("^linear") ~= nil
-        local across = lib.ceil_div(r.spec[s.n], columns(r))
+        local block = r.spec.columns > 0 and (name == "down" or name == "dx") -- of the H columns
+        local width = block and r.spec.columns or r.spec[s.n]
+        local across, n = lib.ceil_div(width, columns(r)), block and tostring(width) or s.n
         local parts = lib.ceil_div(r.spec.F, 64)
         local rows = dense and ("(T+%d)/%d"):format(c.bm - 1, c.bm) or ("(R+%d)/%d+min(R,E)"):format(c.bm - 1, c.bm)
         local grid = ("(%s+%d)/%d*%d"):format(rows, c.group - 1, c.group, c.group * across)
@@ -47,13 +49,13 @@ return {
             derived = {
                 { "THREADS", c.bn, "of a block: 2 warps down, one across for every 64 columns" },
                 { "INNER", r.spec[s.k], "length of the sums" },
-                { "COLUMNS", r.spec[s.n], "of the result" },
+                { "COLUMNS", width, "of the result" },
                 { "COLUMN_TILES", across, "across" },
                 { "SHARED", shared(c), "bytes of shared memory" },
             },
             tile = ("%dx%dx%d_s%d"):format(c.bm, c.bn, c.bk, c.stages),
-            flops = ("2*%s*%s*%s"):format(height, s.k, name == "up" and "U" or s.n),
-            bytes = ("2*(%s*%s+%s*%s+%s*%s*%s)"):format(height, s.k, height, s.n, groups, s.k, s.n),
+            flops = ("2*%s*%s*%s"):format(height, s.k, name == "up" and "U" or n),
+            bytes = ("2*(%s*%s+%s*%s+%s*%s*%s)"):format(height, s.k, height, n, groups, s.k, n),
             prose = {
                 "A block makes BM x BN of the product of one expert, a warp BM / 2 x 64 of it. Steps of BK come by",
                 "cp.async, STAGES - 1 ahead, rows of A gathered by row_slot on the way; what lies behind the last",
