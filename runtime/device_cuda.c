@@ -71,16 +71,35 @@ static moec_status pick_target(moec_device *device, moec_error *err) {
     return moec_hint(err, rc, "the best target here is %s", best->name);
 }
 
-/* The caller's context when one is current and on this GPU; else the primary one. */
+/* The caller's context when one of its own is current and on this GPU; else the primary one, which is
+ * counted by the driver: each device that uses it keeps it alive. */
 static moec_status enter_context(moec_device *device, moec_error *err) {
     gpu *g = device->state;
-    CUdevice current = -1;
-    CALL(context_get, &g->context);
-    if (g->context && !g->cuda->context_device(&current) && current == g->device) return MOEC_OK;
+    CUcontext current = NULL;
+    CUdevice where = -1;
+    CALL(context_get, &current);
+    bool here = current && !g->cuda->context_device(&where) && where == g->device;
     CALL(primary_retain, &g->context, g->device);
     g->retained = 1;
+    if (here && current != g->context) { /* not the primary one: the caller's */
+        g->cuda->primary_release(g->device);
+        g->retained = 0;
+        g->context = current;
+        return MOEC_OK;
+    }
     CALL(context_set, g->context);
     return MOEC_OK;
+}
+
+/* The last user of the primary context ends it: then it must not stay current. */
+static void leave_context(const gpu *g) {
+    CUcontext current = NULL;
+    unsigned flags;
+    int active = 1;
+    if (!g->retained) return;
+    g->cuda->primary_release(g->device);
+    if (g->cuda->primary_state(g->device, &flags, &active) || active) return;
+    if (!g->cuda->context_get(&current) && current == g->context) g->cuda->context_set(NULL);
 }
 
 static moec_status find_device(moec_device *device, int index, moec_error *err) {
@@ -101,7 +120,7 @@ static moec_status find_device(moec_device *device, int index, moec_error *err) 
 static void cuda_close(moec_device *device) {
     gpu *g = device->state;
     if (!g) return;
-    if (g->retained) g->cuda->primary_release(g->device);
+    leave_context(g);
     free(g);
     device->state = NULL;
 }

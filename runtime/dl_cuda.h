@@ -49,6 +49,7 @@ typedef struct CUlaunchConfig {
     F(memory_info, "cuMemGetInfo_v2", (size_t *free_bytes, size_t *total_bytes))                   \
     F(primary_retain, "cuDevicePrimaryCtxRetain", (CUcontext *context, CUdevice device))           \
     F(primary_release, "cuDevicePrimaryCtxRelease_v2", (CUdevice device))                          \
+    F(primary_state, "cuDevicePrimaryCtxGetState", (CUdevice device, unsigned *flags, int *active)) \
     F(context_get, "cuCtxGetCurrent", (CUcontext *context))                                        \
     F(context_set, "cuCtxSetCurrent", (CUcontext context))                                         \
     F(context_device, "cuCtxGetDevice", (CUdevice *device))                                        \

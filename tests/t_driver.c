@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "device.h"
 #include "fs.h"
 #include "subprocess.h"
 
@@ -19,7 +20,8 @@ static void clean(void) { moec_dir_remove(dir); }
 static void fresh(void) {
     static const char *const settings[] = {"FAKE_CUDA_CC", "FAKE_CUDA_COUNT", "FAKE_CUDA_VERSION",
                                            "FAKE_CUDA_BYTES", "FAKE_CUDA_FAIL", "FAKE_NVRTC_VERSION",
-                                           "FAKE_NVRTC_RESULT", "FAKE_NVRTC_LOG"};
+                                           "FAKE_NVRTC_RESULT", "FAKE_NVRTC_LOG",
+                                           "FAKE_CUDA_CONTEXT"};
     char cache[128];
     if (!*dir) {
         strcpy(dir, "/tmp/moec-t-driver.XXXXXX");
@@ -178,6 +180,34 @@ T_CASE(what_the_compiler_rejects_is_kept) {
     path += strlen(says);
     path[strcspn(path, "\n")] = 0;
     T_EQ(stat(path, &st), 0);
+}
+
+/* ---- contexts: these devices are opened in this process ---- */
+
+static moec_status use(moec_device *device, moec_error *err) {
+    void *p;
+    MOEC_TRY(moec_alloc(device, 64, "a test", &p, err));
+    moec_free(device, p);
+    return MOEC_OK;
+}
+
+T_CASE(devices_come_and_go_and_share_a_context) {
+    moec_device *a, *b;
+    moec_error err = {0};
+    fresh();
+    for (int turn = 0; turn < 2; turn++) {
+        T_NEED(!moec_device_open("cuda", 0, &a, &err) && !moec_device_open("cuda", 0, &b, &err));
+        T_EQ(use(a, &err), MOEC_OK);
+        moec_device_close(a); /* b goes on */
+        T_EQ(use(b, &err), MOEC_OK);
+        moec_device_close(b);
+    }
+    setenv("FAKE_CUDA_CONTEXT", "1", 1); /* from here on the caller has its own */
+    for (int turn = 0; turn < 2; turn++) {
+        T_NEED(!moec_device_open("cuda", 0, &a, &err));
+        T_EQ(use(a, &err), MOEC_OK);
+        moec_device_close(a);
+    }
 }
 
 /* ---- memory and faults ---- */

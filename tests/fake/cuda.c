@@ -5,6 +5,7 @@
  *   FAKE_CUDA_COUNT=1       GPUs
  *   FAKE_CUDA_VERSION=13000 what cuDriverGetVersion says
  *   FAKE_CUDA_BYTES=N       memory of the GPU, 1 GiB; what does not fit is out of memory
+ *   FAKE_CUDA_CONTEXT=1     the calling program has made a context of its own current
  *   FAKE_CUDA_FAIL=CALL=CODE[@N]  that call answers CODE, from its N-th time on (1: always)
  * A code from 700 on is sticky: every call after it answers the same. With -DFAKE_OLD the library
  * lacks what came with CUDA 12. */
@@ -81,16 +82,30 @@ CALL(cuMemGetInfo_v2, size_t *free_bytes, size_t *total_bytes) {
 
 /* ---- contexts ---- */
 
-static int context;
+/* Each life of the primary context has its own handle; one that has ended answers 709. */
+static char lives[64], own_context, *primary = lives, *current;
+static int users;
+static int ended(void) { return current != &own_context && (!users || current != primary); }
 CALL(cuDevicePrimaryCtxRetain, void **out, int device) {
     CHECK("cuDevicePrimaryCtxRetain");
     (void)device;
-    *out = &context;
+    if (!users++) primary++;
+    *out = primary;
     return 0;
 }
-NOTHING(cuDevicePrimaryCtxRelease_v2, int device __attribute__((unused)))
-CALL(cuCtxGetCurrent, void **out) { *out = NULL; return 0; }
-NOTHING(cuCtxSetCurrent, void *which __attribute__((unused)))
+CALL(cuDevicePrimaryCtxRelease_v2, int device) { (void)device; users--; return 0; }
+CALL(cuDevicePrimaryCtxGetState, int device, unsigned *flags, int *active) {
+    (void)device;
+    *flags = 0;
+    *active = users > 0;
+    return 0;
+}
+CALL(cuCtxGetCurrent, void **out) {
+    if (!current && getenv("FAKE_CUDA_CONTEXT")) current = &own_context; /* the caller brought one */
+    *out = current;
+    return 0;
+}
+CALL(cuCtxSetCurrent, void *which) { current = which; return 0; }
 CALL(cuCtxGetDevice, int *device) { *device = 0; return 0; }
 
 /* ---- memory: each block begins with its size, 256 bytes before the address ---- */
@@ -100,6 +115,7 @@ static char *blocks[4096];
 
 CALL(cuMemAlloc_v2, address *ptr, size_t bytes) {
     CHECK("cuMemAlloc_v2");
+    if (ended()) return 709;
     if (bytes > total() - used) return 2;
     char *block = aligned_alloc(HEAD, (bytes + 2 * HEAD - 1) / HEAD * HEAD);
     if (!block) return 2;
@@ -182,6 +198,7 @@ NOTHING(cuEventDestroy_v2, void *event __attribute__((unused)))
 
 CALL(cuModuleLoadData, void **module, const void *image) {
     CHECK("cuModuleLoadData");
+    if (ended()) return 709;
     (void)image;
     *module = &thing;
     return 0;
