@@ -7,6 +7,7 @@
 /* A lane's registers of the GPU lie here: kernels hold up to a few KiB of sums. Pages without access
  * between stacks turn an overflow into a fault. */
 enum { STACK_BYTES = 256 * 1024, GUARD_BYTES = 4096, SLOT_BYTES = STACK_BYTES + GUARD_BYTES };
+enum { STAGGER_BYTES = 320 }; /* so that the tops of a wave's stacks meet different sets of the cache */
 
 /* Saves what a called function must keep, leaves through `leave`, and goes on at `enter`. */
 __asm__(".text\n"
@@ -40,7 +41,8 @@ void fibre_stacks_free(shim_machine *m) {
 /* The first switch pops six zeros and returns into shim_lane_begin, whose stack must then be 8 bytes
  * off a multiple of 16, as after a call. */
 void fibre_prepare(shim_machine *m, int thread) {
-    void **top = (void **)(m->stacks + (size_t)(thread + 1) * SLOT_BYTES) - 1;
+    size_t stagger = (size_t)(thread % SHIM_LANES) * STAGGER_BYTES;
+    void **top = (void **)(m->stacks + (size_t)(thread + 1) * SLOT_BYTES - stagger) - 1;
     void (*begin)(void) = shim_lane_begin;
     memcpy(--top, &begin, sizeof begin);
     for (int i = 0; i < SAVED; i++) *--top = NULL;

@@ -40,13 +40,13 @@ static int swizzle_source(unsigned pattern, int l) {
 static unsigned value_of(shim_machine *m, int wave, uint64_t active, int from, int reader) {
     const lane *first = m->lanes + wave * SHIM_LANES;
     if (active >> from & 1) return first[from].operands->a;
-    report(m, "%s takes a value from lane %d, which is not there, at %s", name_of_thread(wave * SHIM_LANES + reader),
+    shim_report(m, "%s takes a value from lane %d, which is not there, at %s", name_of_thread(wave * SHIM_LANES + reader),
            from, name_of_place(m, place_of(m, first[reader].where)));
 }
 
 static unsigned dpp(shim_machine *m, int wave, uint64_t active, int l, const struct shim_operands *o) {
     int from = dpp_source(o->b, l);
-    if (from == -2) report(m, "DPP control %#x has no meaning here", o->b);
+    if (from == -2) shim_report(m, "DPP control %#x has no meaning here", o->b);
     bool off = !(o->row_mask >> l / 16 & 1) || !(o->bank_mask >> l % 16 / 4 & 1);
     if (off) return o->c;
     if (from < 0 || !(active >> from & 1)) return o->bound_ctrl ? 0 : o->c;
@@ -78,7 +78,7 @@ static void matrix(shim_machine *m, int wave, uint64_t active) {
     struct shim_operands *operands[SHIM_LANES];
     const lane *first = m->lanes + wave * SHIM_LANES;
     if (~active)
-        report(m, "a matrix instruction without lane %d at %s", __builtin_ctzll(~active),
+        shim_report(m, "a matrix instruction without lane %d at %s", __builtin_ctzll(~active),
                name_of_place(m, place_of(m, first[__builtin_ctzll(active)].where)));
     for (int l = 0; l < SHIM_LANES; l++) operands[l] = first[l].operands;
     mfma_compute(operands, m->launch->flush_subnormals);
@@ -91,7 +91,7 @@ static void check_uniform(shim_machine *m, int wave, uint64_t active) {
     int a = __builtin_ctzll(active);
     for (int l = a; l < SHIM_LANES; l++)
         if (active >> l & 1 && first[l].operands->b != first[a].operands->b)
-            report(m, "readlane of different lanes (%u and %u) at %s", first[a].operands->b, first[l].operands->b,
+            shim_report(m, "readlane of different lanes (%u and %u) at %s", first[a].operands->b, first[l].operands->b,
                    name_of_place(m, place_of(m, first[l].where)));
 }
 

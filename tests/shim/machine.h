@@ -102,9 +102,10 @@ void watch_access(unsigned long address, unsigned long bytes, int access, const 
 
 /* ---- report.c ---- */
 /* Describes what is wrong and ends the launch: does not return. */
-_Noreturn void report(shim_machine *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Like report, from shim_run's context: returns. */
-void report_outside(shim_machine *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
+_Noreturn void shim_report(shim_machine *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Like shim_report, from shim_run's context: returns. */
+void shim_report_outside(shim_machine *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void shim_fault(const char *what, const void *where);
 /* "wave 1, lane 3" and "moec_up.hip:212"; static texts, four at a time. */
 const char *name_of_thread(int thread);
 const char *name_of_place(const shim_machine *m, uint32_t offset);

@@ -12,10 +12,51 @@
 
 #include "machine.h"
 
-enum { SIDE = 32, MOST_K = 16 };
+enum { SIDE = 32, MOST_K = 16, MOST_SHAPES = 16, MOST_EACH = 4, MOST_REGISTERS = 32 };
 
 typedef struct operand { float at[16][MOST_K][SIDE]; } operand; /* [block][k][row or column] */
 typedef struct result { float at[16][SIDE][SIDE]; } result;     /* [block][i][j] */
+
+/* Where the elements of a lane lie in operand and result, made from the formulas once for each shape. */
+typedef struct maps {
+    int m, n, k, blocks, each, registers;
+    uint16_t a[SHIM_LANES][MOST_EACH], b[SHIM_LANES][MOST_EACH], d[SHIM_LANES][MOST_REGISTERS];
+} maps;
+
+/* Element e of an operand with `side` rows. */
+static uint16_t operand_place(const maps *s, int side, int l, int e) {
+    int across = side * s->blocks, block = l / side % s->blocks, k = s->k * across / SHIM_LANES * (l / across) + e;
+    return (uint16_t)((block * MOST_K + k) * SIDE + l % side);
+}
+
+/* Register r of a result. */
+static uint16_t result_place(const maps *s, int l, int r) {
+    if (s->n == 4) return (uint16_t)((l / 4 * SIDE + r) * SIDE + l % 4);
+    int of_block = s->m * s->n / SHIM_LANES, block = r / of_block, i = r % of_block;
+    return (uint16_t)((block * SIDE + 4 * (l / s->n) + i % 4 + 256 / s->n * (i / 4)) * SIDE + l % s->n);
+}
+
+static void make_maps(maps *s, const struct shim_operands *o) {
+    *s = (maps){.m = o->m, .n = o->n, .k = o->k, .blocks = o->blocks, .each = o->k * o->m * o->blocks / SHIM_LANES,
+                .registers = o->m * o->n * o->blocks / SHIM_LANES};
+    for (int l = 0; l < SHIM_LANES; l++) {
+        for (int e = 0; e < s->each; e++) s->a[l][e] = operand_place(s, s->m, l, e);
+        for (int e = 0; e < s->each; e++) s->b[l][e] = operand_place(s, s->n, l, e);
+        for (int r = 0; r < s->registers; r++) s->d[l][r] = result_place(s, l, r);
+    }
+}
+
+static const maps *maps_of(const struct shim_operands *o) {
+    static maps known[MOST_SHAPES];
+    static int count;
+    for (int i = 0; i < count; i++) {
+        const maps *s = &known[i];
+        if (s->m == o->m && s->n == o->n && s->k == o->k && s->blocks == o->blocks) return s;
+    }
+    maps *s = &known[count < MOST_SHAPES ? count++ : 0];
+    make_maps(s, o);
+    return s;
+}
 
 static float bf16_to_f32(uint16_t v) {
     uint32_t bits = (uint32_t)v << 16;
@@ -45,25 +86,13 @@ static float element(const void *vector, int e, int type) {
 /* gfx90a: what is too small for a normal number counts as 0 of its sign. */
 static float flushed(float v, float least) { return fabsf(v) < least ? copysignf(0.0f, v) : v; }
 
-static void take(const struct shim_operands *o, int l, const void *vector, int side, bool flush, operand *to) {
-    int across = side * o->blocks, each = o->k * across / SHIM_LANES;
+static void take(const struct shim_operands *o, const void *vector, const uint16_t *places, int each, bool flush,
+                 operand *to) {
     float least = !flush ? 0 : o->element == SHIM_F16 ? 0x1p-14f : 0x1p-126f;
-    for (int e = 0; e < each; e++)
-        to->at[l / side % o->blocks][each * (l / across) + e][l % side] =
-            flushed(element(vector, e, o->element), least);
-}
-
-/* Block, row and column of register r of a lane. */
-static void place(const struct shim_operands *o, int l, int r, int *block, int *i, int *j) {
-    int registers = o->m * o->n / SHIM_LANES; /* of a block */
-    *j = l % o->n;
-    if (o->n == 4) {
-        *block = l / 4, *i = r;
-        return;
+    for (int e = 0; e < each; e++) {
+        float v = element(vector, e, o->element);
+        (&to->at[0][0][0])[places[e]] = flush ? flushed(v, least) : v;
     }
-    *block = r / registers;
-    r %= registers;
-    *i = 4 * (l / o->n) + r % 4 + 256 / o->n * (r / 4);
 }
 
 static void multiply(const struct shim_operands *o, int block, const operand *a, const operand *b, result *c) {
@@ -83,21 +112,18 @@ void mfma_compute(struct shim_operands *const lanes[SHIM_LANES], bool flush) {
     static operand a, b;
     static result c;
     const struct shim_operands *o = lanes[0];
-    int registers = o->m * o->n * o->blocks / SHIM_LANES, block, i, j;
+    const maps *s = maps_of(o);
+    float *sums = &c.at[0][0][0];
     flush = flush && o->element != SHIM_F32;
     for (int l = 0; l < SHIM_LANES; l++) {
-        take(o, l, lanes[l]->A, o->m, flush, &a);
-        take(o, l, lanes[l]->B, o->n, flush, &b);
-        for (int r = 0; r < registers; r++) {
-            place(o, l, r, &block, &i, &j);
-            memcpy(&c.at[block][i][j], (const float *)lanes[l]->C + r, sizeof(float));
-        }
+        take(o, lanes[l]->A, s->a[l], s->each, flush, &a);
+        take(o, lanes[l]->B, s->b[l], s->each, flush, &b);
+        for (int r = 0; r < s->registers; r++) memcpy(sums + s->d[l][r], (const float *)lanes[l]->C + r, sizeof *sums);
     }
     for (int n = 0; n < o->blocks; n++) multiply(o, n, &a, &b, &c);
     for (int l = 0; l < SHIM_LANES; l++)
-        for (int r = 0; r < registers; r++) {
-            place(o, l, r, &block, &i, &j);
-            float v = flush ? flushed(c.at[block][i][j], 0x1p-126f) : c.at[block][i][j];
+        for (int r = 0; r < s->registers; r++) {
+            float v = flush ? flushed(sums[s->d[l][r]], 0x1p-126f) : sums[s->d[l][r]];
             memcpy((float *)lanes[l]->D + r, &v, sizeof v);
         }
 }

@@ -165,7 +165,7 @@ typedef float shim_float32 __attribute__((ext_vector_type(32)));
 #define SHIM_MATRIX(name, M, N, K, BLOCKS, kind, in, out)                                           \
     SHIM_PLAIN static out __builtin_amdgcn_mfma_##name(in a, in b, out c, int cbsz, int abid, int blgp) { \
         out d;                                                                                     \
-        if (cbsz | abid | blgp) __builtin_trap(); /* operands turned within a wave: not modelled */  \
+        if (cbsz | abid | blgp) shim_now->fault("broadcast of matrix operands is not modelled", __builtin_return_address(0)); \
         SHIM_MEET(.op = SHIM_MFMA, .m = M, .n = N, .k = K, .blocks = BLOCKS, .element = kind, .A = &a, .B = &b,   \
                   .C = &c, .D = &d);                                                               \
         return d;                                                                                  \
@@ -225,30 +225,30 @@ typedef unsigned shim_word2 __attribute__((ext_vector_type(2)));
 typedef unsigned shim_word4 __attribute__((ext_vector_type(4)));
 
 SHIM_PLAIN static shim_buffer __builtin_amdgcn_make_buffer_rsrc(const void *p, short stride, int bytes, int) {
-    if (stride) __builtin_trap(); /* rows with a stride: not modelled */
+    if (stride) shim_now->fault("a buffer with a stride is not modelled", __builtin_return_address(0));
     return {(char *)p, (unsigned)bytes};
 }
 
-/* Raw buffers check each 4-byte word of an access by itself. */
+/* Is an access inside? One that is in part has no meaning that all machines agree on. */
+SHIM_PLAIN static bool shim_inside(shim_buffer b, unsigned offset, unsigned bytes, const void *where) {
+    if (offset < b.bytes && b.bytes - offset < bytes) shim_now->fault("a buffer ends within an access", where);
+    return offset < b.bytes;
+}
 template <typename T> SHIM_PLAIN static T shim_buffer_load(shim_buffer from, int offset, int scalar, int) {
-    enum { STEP = sizeof(T) < 4 ? sizeof(T) : 4 };
     T v = {};
-    for (unsigned i = 0; i < sizeof(T) / STEP; i++) {
-        unsigned long at = (unsigned long)(unsigned)offset + i * STEP;
-        if (at + STEP > from.bytes) continue;
-        shim_now->access((unsigned long)from.base + at + (unsigned)scalar, STEP, SHIM_READ, __builtin_return_address(0));
-        __builtin_memcpy((char *)&v + i * STEP, from.base + at + (unsigned)scalar, STEP);
-    }
+    const void *where = __builtin_return_address(0);
+    if (!shim_inside(from, (unsigned)offset, sizeof v, where)) return v;
+    const char *at = from.base + (unsigned)offset + (unsigned)scalar;
+    shim_now->access((unsigned long)at, sizeof v, SHIM_READ, where);
+    __builtin_memcpy(&v, at, sizeof v);
     return v;
 }
 template <typename T> SHIM_PLAIN static void shim_buffer_store(T v, shim_buffer to, int offset, int scalar, int) {
-    enum { STEP = sizeof(T) < 4 ? sizeof(T) : 4 };
-    for (unsigned i = 0; i < sizeof(T) / STEP; i++) {
-        unsigned long at = (unsigned long)(unsigned)offset + i * STEP;
-        if (at + STEP > to.bytes) continue;
-        shim_now->access((unsigned long)to.base + at + (unsigned)scalar, STEP, SHIM_WRITE, __builtin_return_address(0));
-        __builtin_memcpy(to.base + at + (unsigned)scalar, (char *)&v + i * STEP, STEP);
-    }
+    const void *where = __builtin_return_address(0);
+    if (!shim_inside(to, (unsigned)offset, sizeof v, where)) return;
+    char *at = to.base + (unsigned)offset + (unsigned)scalar;
+    shim_now->access((unsigned long)at, sizeof v, SHIM_WRITE, where);
+    __builtin_memcpy(at, &v, sizeof v);
 }
 #define __builtin_amdgcn_raw_buffer_load_b8 shim_buffer_load<unsigned char>
 #define __builtin_amdgcn_raw_buffer_load_b16 shim_buffer_load<unsigned short>

@@ -48,7 +48,7 @@ static void describe(shim_machine *m, const char *format, va_list list) {
     m->found = true;
 }
 
-void report(shim_machine *m, const char *format, ...) {
+void shim_report(shim_machine *m, const char *format, ...) {
     void *abandoned;
     va_list list;
     va_start(list, format);
@@ -58,9 +58,14 @@ void report(shim_machine *m, const char *format, ...) {
     __builtin_unreachable();
 }
 
-void report_outside(shim_machine *m, const char *format, ...) {
+void shim_report_outside(shim_machine *m, const char *format, ...) {
     va_list list;
     va_start(list, format);
     describe(m, format, list);
     va_end(list);
+}
+
+void shim_fault(const char *what, const void *where) {
+    shim_machine *m = shim_current;
+    shim_report(m, "%s: %s, at %s", name_of_thread(m->running), what, name_of_place(m, place_of(m, where)));
 }

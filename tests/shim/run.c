@@ -18,7 +18,7 @@ shim_machine *shim_new(void) {
     shim_machine *m = calloc(1, sizeof *m);
     if (!m) return NULL;
     m->host = (shim_host){.access = watch_access, .meet = wave_meet, .fence = wave_fence, .barrier = wave_barrier,
-                          .exp = exp_of, .exp2 = exp2_of, .log = log_of, .log2 = log2_of};
+                          .fault = shim_fault, .exp = exp_of, .exp2 = exp2_of, .log = log_of, .log2 = log2_of};
     m->clock = 1;
     if (fibre_stacks_make(m)) return m;
     free(m);
@@ -89,7 +89,7 @@ static int threads_in(const shim_machine *m, int state, int *one) {
 static bool same_barrier_in_waves(shim_machine *m) {
     for (uint32_t t = 1; t < m->launch->threads; t++)
         if (t % SHIM_LANES && m->lanes[t].where != m->lanes[t - 1].where) {
-            report_outside(m, "lanes of a wave wait at two barriers: %s at %s, the next at %s", name_of_thread((int)t - 1),
+            shim_report_outside(m, "lanes of a wave wait at two barriers: %s at %s, the next at %s", name_of_thread((int)t - 1),
                            name_of_place(m, place_of(m, m->lanes[t - 1].where)),
                            name_of_place(m, place_of(m, m->lanes[t].where)));
             return false;
@@ -102,7 +102,7 @@ static bool pass_barrier(shim_machine *m) {
     int ended = 0, waiting = 0;
     if (m->found || !threads_in(m, LANE_AT_BARRIER, &waiting)) return false;
     if (threads_in(m, LANE_ENDED, &ended)) {
-        report_outside(m, "a barrier that not all threads reach: %s waits at %s, %s has ended", name_of_thread(waiting),
+        shim_report_outside(m, "a barrier that not all threads reach: %s waits at %s, %s has ended", name_of_thread(waiting),
                        name_of_place(m, place_of(m, m->lanes[waiting].where)), name_of_thread(ended));
         return false;
     }
@@ -139,7 +139,7 @@ bool shim_run(shim_machine *m, const shim_launch *launch) {
     m->wave_count = (launch->threads + SHIM_LANES - 1) / SHIM_LANES;
     m->host.group[0] = 0;
     if (!launch->threads || launch->threads > SHIM_MOST_THREADS || launch->region_count > SHIM_MOST_REGIONS) {
-        report_outside(m, "a launch of %u threads a block with %d buffers", launch->threads, launch->region_count);
+        shim_report_outside(m, "a launch of %u threads a block with %d buffers", launch->threads, launch->region_count);
         return false;
     }
     shim_current = m;

@@ -44,13 +44,13 @@ bool watch_begin(shim_machine *m) {
     m->areas[0] = (area){.name = "LDS", .low = (uintptr_t)image->lds, .high = (uintptr_t)image->lds_end,
                          .cells = m->lds_cells, .writable = true, .lds = true};
     if (lds > SHIM_LDS_BYTES) {
-        report_outside(m, "%zu bytes of LDS, more than the %d there are", lds, SHIM_LDS_BYTES);
+        shim_report_outside(m, "%zu bytes of LDS, more than the %d there are", lds, SHIM_LDS_BYTES);
         return false;
     }
     m->cells_used = 0;
     for (int i = 0; i < m->launch->region_count; i++)
         if (!reserve(m) || !add_area(m, &m->launch->regions[i])) {
-            report_outside(m, "no memory to watch %zu bytes of %s", m->launch->regions[i].bytes,
+            shim_report_outside(m, "no memory to watch %zu bytes of %s", m->launch->regions[i].bytes,
                            m->launch->regions[i].name);
             return false;
         }
@@ -78,9 +78,9 @@ static _Noreturn void outside(shim_machine *m, uintptr_t p, size_t bytes, int ac
     intptr_t at = 0;
     const area *a = nearest(m, p, &at);
     const char *place = name_of_place(m, place_of(m, where)), *who = name_of_thread(m->running);
-    if (p < 4096) report(m, "out of bounds: %s %s %zu bytes at address %zu, a null pointer, at %s", who, verb(access),
+    if (p < 4096) shim_report(m, "out of bounds: %s %s %zu bytes at address %zu, a null pointer, at %s", who, verb(access),
                          bytes, (size_t)p, place);
-    report(m, "out of bounds: %s %s %zu bytes at offset %" PRIdPTR " of %s, which has %zu, at %s", who, verb(access),
+    shim_report(m, "out of bounds: %s %s %zu bytes at offset %" PRIdPTR " of %s, which has %zu, at %s", who, verb(access),
            bytes, at, a ? a->name : "nothing", a ? (size_t)(a->high - a->low) : 0, place);
 }
 
@@ -89,7 +89,7 @@ typedef struct access_by { uint32_t stamp, at; uint16_t thread; const char *did;
 static _Noreturn void race(shim_machine *m, const area *a, uintptr_t p, int access, const void *where, access_by o,
                            const char *missing) {
     const char *other = o.stamp < m->block_began ? "another block" : name_of_thread(o.thread);
-    report(m, "race on %s at offset %zu: %s %s at %s what %s %s at %s, %s", a->name, (size_t)(p - a->low),
+    shim_report(m, "race on %s at offset %zu: %s %s at %s what %s %s at %s, %s", a->name, (size_t)(p - a->low),
            name_of_thread(m->running), verb(access), name_of_place(m, place_of(m, where)), other, o.did,
            name_of_place(m, o.at), missing);
 }
@@ -171,7 +171,7 @@ static void check_cell(shim_machine *m, const area *a, cell *c, uintptr_t p, int
 static void check_area(shim_machine *m, const area *a, uintptr_t p, size_t bytes, int access, const void *where) {
     uint32_t at = place_of(m, where);
     if (access != SHIM_READ && !a->writable)
-        report(m, "%s writes to the input %s at offset %zu, at %s", name_of_thread(m->running), a->name,
+        shim_report(m, "%s writes to the input %s at offset %zu, at %s", name_of_thread(m->running), a->name,
                (size_t)(p - a->low), name_of_place(m, at));
     uintptr_t first = a->low / PAIR;
     cell *c = a->cells + (p / PAIR - first), *last = a->cells + ((p + bytes - 1) / PAIR - first);
@@ -192,7 +192,7 @@ void watch_access(unsigned long address, unsigned long bytes, int access, const 
         const area *a = &m->areas[n];
         if (address < a->low || address >= a->high || bytes > a->high - address) continue;
         if (me->owes & OWES_ACQUIRE)
-            report(m, "%s %s %s after a barrier without an acquire fence, at %s", name_of_thread(m->running),
+            shim_report(m, "%s %s %s after a barrier without an acquire fence, at %s", name_of_thread(m->running),
                    verb(access), a->name, name_of_place(m, place_of(m, where)));
         if (access != SHIM_READ) me->owes |= OWES_RELEASE;
         m->last_area = n;

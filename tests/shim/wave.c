@@ -28,7 +28,7 @@ static void check_one_place(shim_machine *m, int wave, uint64_t active) {
     int a = __builtin_ctzll(active);
     for (int l = a + 1; l < SHIM_LANES; l++) {
         if (!(active >> l & 1) || first[l].where == first[a].where) continue;
-        report(m, "lanes of a wave are apart: %s is in the wave operation at %s",
+        shim_report(m, "lanes of a wave are apart: %s is in the wave operation at %s",
                name_of_thread(wave * SHIM_LANES + a), name_of_place(m, place_of(m, first[a].where)));
     }
 }
@@ -93,7 +93,7 @@ void wave_barrier(const void *where) {
     shim_machine *m = shim_current;
     lane *me = &m->lanes[m->running];
     if (me->owes & OWES_RELEASE)
-        report(m, "a barrier without a release fence before it: writes of %s may not have arrived, at %s",
+        shim_report(m, "a barrier without a release fence before it: writes of %s may not have arrived, at %s",
                name_of_thread(m->running), name_of_place(m, place_of(m, where)));
     me->where = where;
     me->state = LANE_AT_BARRIER;
