@@ -201,6 +201,15 @@ static moec_status read_launch(lua_State *L, moec_launch *launch, moec_error *er
                            MOEC_MAX_TMAPS);
 }
 
+static void read_promise(lua_State *L, moec_promise *promise) {
+    lua_getfield(L, -1, "promise");
+    promise->lds_bytes = int_field(L, "lds");
+    promise->waves = int_field(L, "waves");
+    promise->matrix_count = int_field(L, "matrix_count");
+    snprintf(promise->matrix, sizeof promise->matrix, "%s", field(L, "matrix"));
+    lua_pop(L, 1);
+}
+
 /* ---- the whole ---- */
 
 static void symbol_prefix(const moec_request *q, char *out, size_t bytes) {
@@ -238,6 +247,7 @@ static moec_status fill(lua_State *L, const moec_request *q, moec_kernel *kernel
     copy_expr(kernel->flops, field(L, "flops"));
     copy_expr(kernel->bytes, field(L, "bytes"));
     moec_hash_hex(t.data, t.used, kernel->hash);
+    read_promise(L, &kernel->promise);
     MOEC_TRY(read_launch(L, &kernel->launch, err));
     moec_status rc = moec_lint(t.data, err);
     return rc ? moec_context(err, rc, "emitted text of %s", kernel->symbol) : MOEC_OK;

@@ -211,6 +211,15 @@ typedef struct moec_launch {
 moec_status moec_launch_grid(const moec_launch *launch, int phase, const moec_sizes *sizes,
                              int64_t *blocks, moec_error *err);
 
+/* What a template counts on in the machine code that a compiler makes of its text (HIP): level 0 holds the
+ * binary to it. 0 or "": nothing is promised. */
+typedef struct moec_promise {
+    int lds_bytes;          /* static shared memory of a block */
+    int waves;              /* of a SIMD that registers and LDS must leave room for */
+    char matrix[16];        /* the only matrix instruction, "32x32x8" of bf16 */
+    int matrix_count;       /* of them in a turn of the main loop */
+} moec_promise;
+
 /* An emitted kernel. Strings are owned by the kernel: moec_kernel_free. */
 typedef struct moec_kernel {
     const moec_op *op;
@@ -223,6 +232,7 @@ typedef struct moec_kernel {
     char hash[33];        /* 128-bit content hash of the source, hex */
     char flops[MOEC_EXPR_BYTES], bytes[MOEC_EXPR_BYTES]; /* static cost, expressions */
     moec_launch launch;
+    moec_promise promise;
 } moec_kernel;
 
 /* Writes one kernel. Fails with E_UNSUPPORTED when no template serves op on target, E_SPEC when the

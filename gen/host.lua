@@ -10,7 +10,7 @@
 --   tunables       { {name=, values={...}, doc=} ... }: the config space is their product
 --   constraints    { {why=, ok=function(r) ... end} ... }: a config is legal when all are true
 --   default(r)     the config used without tuning
---   derive(r)      { launch=, flops=, bytes=, derived={{name, value, doc}...}, tile=, prose={...} }
+--   derive(r)      { launch=, promise=, flops=, bytes=, derived={{name, value, doc}...}, tile=, prose={...} }
 -- r is the request: op, spec, target, config, tokens, lib.
 
 local files, safe = ...          -- name -> text; the sandbox's globals
@@ -244,7 +244,7 @@ function host.emit(r, prefix, key, hash)
         -- Kernels of other targets do not wait for the one before (part gpu_pdl): they must not start early.
         pdl = r.target.name == "sm_90a" and launch.pdl or 0,
         shared_bytes = launch.shared_bytes or 0, phases = launch.phases or 1,
-        tmaps = launch.tmaps or {},
+        tmaps = launch.tmaps or {}, promise = info.promise or {},
     }
 end
 

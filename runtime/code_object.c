@@ -7,7 +7,7 @@
 
 #include "fs.h"
 
-enum { AMDGPU_METADATA = 32, MACHINE_MASK = 0xff, MAX_DEPTH = 16 };
+enum { AMDGPU_METADATA = 32, MACHINE_MASK = 0xff, MAX_DEPTH = 16, SIMD_REGISTERS = 512 };
 
 /* ---- MessagePack ---- */
 
@@ -162,6 +162,17 @@ moec_status moec_code_object_read(const void *bytes, size_t count, const moec_ta
             return MOEC_OK;
     }
     return moec_fail(err, MOEC_E_CORRUPT, "a code object without the metadata of a kernel");
+}
+
+moec_status moec_code_object_keeps(const moec_code_object *o, const moec_promise *promise, moec_error *err) {
+    int64_t registers = (o->vgprs + 7) / 8 * 8;
+    if (promise->lds_bytes && o->lds_bytes != promise->lds_bytes)
+        return moec_fail(err, MOEC_E_COMPILE, "the code object takes %lld bytes of LDS; the template promises %d",
+                         (long long)o->lds_bytes, promise->lds_bytes);
+    if (promise->waves && registers && SIMD_REGISTERS / registers < promise->waves)
+        return moec_fail(err, MOEC_E_COMPILE, "%lld vector registers leave no room for the %d waves of a SIMD "
+                         "that the template promises", (long long)o->vgprs, promise->waves);
+    return MOEC_OK;
 }
 
 moec_status moec_code_object_check(const char *path, const moec_target *target, moec_error *err) {

@@ -23,6 +23,11 @@ typedef struct moec_code_object {
 moec_status moec_code_object_read(const void *bytes, size_t count, const moec_target *target,
                                   moec_code_object *out, moec_error *err);
 
+/* Does the object have the LDS and the room for waves that the kernel's template promises? E_COMPILE with the
+ * numbers when not. */
+moec_status moec_code_object_keeps(const moec_code_object *object, const moec_promise *promise,
+                                   moec_error *err);
+
 /* Level 0: no kernel may spill or use scratch memory. E_COMPILE with the numbers. */
 moec_status moec_code_object_check(const char *path, const moec_target *target, moec_error *err);
 

@@ -163,6 +163,7 @@ static moec_status hip_load(moec_device *device, const char *path, moec_module *
     MOEC_TRY(moec_file_read(path, &image, &bytes, err));
     moec_code_object what;
     moec_status other = moec_code_object_read(image, bytes, module->kernel.target, &what, err);
+    if (!other) other = moec_code_object_keeps(&what, &module->kernel.promise, err);
     if (other) {
         free(image);
         return moec_context(err, other, "loading %s", path);

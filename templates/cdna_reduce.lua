@@ -38,6 +38,7 @@ return {
         return {
             launch = { grid = ("%d"):format(lib.round_up(groups * down * across, 8)), block = threads },
             env = { shape = s },
+            promise = lib.cdna_promise(c, lds(c)),
             derived = {
                 { "THREADS", threads, "of a block: four waves, 2 x 2 over the tile" },
                 { "HEIGHT", r.spec[s.m], "rows of the result" },

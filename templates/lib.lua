@@ -128,4 +128,12 @@ function lib.gpu_params(op, launch, maps)
     return table.concat(lines) .. "\n"
 end
 
+-- What the CDNA GEMMs promise about their machine code: four waves, 2 x 2 over a tile, each lane with 8 steps of
+-- k an operand, which two matrix instructions share.
+function lib.cdna_promise(c, lds)
+    local products = (c.bm // 2 // c.mi) * (c.bn // 2 // c.mi)
+    return { lds = lds, waves = c.waves, matrix = c.mi == 32 and "32x32x8" or "16x16x16",
+             matrix_count = products * 2 * (c.bk // (8 * (64 // c.mi))) }
+end
+
 return lib

@@ -115,6 +115,105 @@ T_CASE(edited_text) {
     }
 }
 
+/* ---- level 0: what the machine code says about itself against what the template promises ---- */
+
+static const setup l0 = {"up", small, NULL, 150};
+
+/* Loads the kernel as `m` promises it; the fault must name `what`. */
+static void refused(moec_device *device, moec_module *m, const char *what) {
+    char fault[512];
+    run_file(device, &l0, m, fault);
+    T_HAS(fault, "level 0");
+    T_HAS(fault, what);
+}
+
+T_CASE(level_0_broken_promises) {
+    static const struct { const char *what, *old, *new, *says; } list[] = {
+        {"more LDS", "BUFFERS = 1", "BUFFERS = 2", "LDS bytes"},
+        {"a lost matrix instruction", "acc[i][j] = mfma(b_pack[j].hi, a_pack[i].hi, acc[i][j]);", "",
+         "MFMA instructions beyond whole turns"},
+        {"a smaller block", "KERNEL(THREADS)", "KERNEL(128)", "largest workgroup"},
+        {"one argument more", "void *scratch", "void *scratch, long more", "kernel argument bytes"},
+        {"a flat access", "a_row[n] = a +", "a_row[n] = r < 0 ? (const bf16 *)0 : a +", "flat accesses"},
+    };
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        moec_device *device = device_of((int)i % MACHINES);
+        if (!device) return;
+        moec_module *m = compile(device, &l0, list[i].old, list[i].new);
+        if (m) refused(device, m, list[i].says);
+        drop(m);
+    }
+}
+
+T_CASE(level_0_other_instructions_and_occupancy) {
+    for (int i = 0; i < MACHINES; i++) {
+        moec_device *device = device_of(i);
+        if (!device) return;
+        moec_module *m = compile(device, &l0, NULL, NULL);
+        T_NEED(m);
+        moec_promise promise = m->kernel.promise;
+        T_EQ(promise.lds_bytes, 32768);
+        T_EQ(promise.matrix_count, 32);
+        strcpy(m->kernel.promise.matrix, "16x16x16");
+        refused(device, m, "in place of");
+        m->kernel.promise = promise;
+        m->kernel.promise.waves = 3; /* two blocks fit, by LDS */
+        refused(device, m, "too few waves");
+        drop(m);
+    }
+}
+
+/* Writes `o` with `bytes` at `at`, and loads it. */
+static void refused_bytes(moec_device *device, moec_module *m, const object *o, size_t at, const void *bytes,
+                          size_t count, const char *what) {
+    static object wrong;
+    wrong = *o;
+    memcpy(wrong.bytes + at, bytes, count);
+    if (put_file(in_dir("k.co"), wrong.bytes, wrong.n)) refused(device, m, what);
+}
+
+/* Where the descriptor begins: LDS bytes, no scratch, kernel argument bytes. */
+static size_t descriptor_in(const object *o, uint32_t lds, uint32_t kernarg) {
+    uint32_t head[3] = {lds, 0, kernarg};
+    for (size_t at = 0; at + 64 <= o->n; at += 64)
+        if (!memcmp(o->bytes + at, head, sizeof head)) return at;
+    return 0;
+}
+
+/* Where the value of a key of the metadata begins. */
+static size_t value_in(const object *o, const char *key) {
+    for (size_t at = 0; at + strlen(key) < o->n; at++)
+        if (!memcmp(o->bytes + at, key, strlen(key))) return at + strlen(key);
+    return 0;
+}
+
+T_CASE(level_0_accounts_that_disagree) {
+    static object o;
+    moec_device *device = device_of(0);
+    gcn_object *code;
+    char message[512];
+    if (!device) return;
+    moec_module *m = compile(device, &l0, NULL, NULL);
+    T_NEED(m && read_object(&o) && !gcn_open(o.bytes, o.n, &code, message, sizeof message));
+    const gcn_report *r = gcn_find_kernel(code, m->kernel.symbol);
+    T_NEED(r && r->vgpr_count > 127 && r->vgpr_named <= r->vgpr_count); /* its metadata: 0xcc, count */
+    size_t descriptor = descriptor_in(&o, r->lds_bytes, r->kernarg_bytes);
+    size_t vgprs = value_in(&o, ".vgpr_count");
+    T_NEED(descriptor && o.bytes[vgprs] == 0xcc && o.bytes[vgprs + 1] == r->vgpr_count);
+    unsigned char few = (unsigned char)(r->vgpr_named - 1), rsrc1 = o.bytes[descriptor + 48];
+    refused_bytes(device, m, &o, vgprs + 1, &few, 1, "vector registers named, by metadata");
+    unsigned char less = (unsigned char)((rsrc1 & 0xc0) | ((r->vgpr_named - 1) / 8 - 1)); /* in eights, less one */
+    refused_bytes(device, m, &o, descriptor + 48, &less, 1, "vector registers named, by allocation");
+    const char *text;
+    size_t offset;
+    for (size_t i = 0; (text = gcn_instruction(code, i, NULL, &offset, NULL)); i++)
+        if (!strncmp(text, "ds_read_b128", 12)) break;
+    T_NEED(text);
+    refused_bytes(device, m, &o, offset, "\xf0\xff", 2, "LDS bytes that constant offsets reach");
+    gcn_close(code);
+    drop(m);
+}
+
 /* ---- what the toolchain and the loader refuse ---- */
 
 T_CASE(spills_are_refused) {
@@ -144,6 +243,10 @@ T_CASE(damaged_and_foreign_objects_are_refused) {
     T_NEED(m && read_object(&o));
     T_EQ(moec_code_object_read(o.bytes, o.n, moec_target_find("gfx942"), &is, &err), MOEC_OK);
     T_OK(is.vgprs > 0 && is.sgprs > 0);
+    T_EQ(moec_code_object_keeps(&is, &(moec_promise){.waves = 1}, &err), MOEC_OK);
+    T_EQ(moec_code_object_keeps(&is, &(moec_promise){.lds_bytes = 512}, &err), MOEC_E_COMPILE);
+    is.vgprs = 257;
+    T_EQ(moec_code_object_keeps(&is, &(moec_promise){.waves = 2}, &err), MOEC_E_COMPILE);
     T_EQ(moec_code_object_read(o.bytes, o.n, moec_target_find("gfx90a"), &is, &err), MOEC_E_CORRUPT);
     T_HAS(err.text, "another machine");
     for (size_t n = 0; n < o.n; n += 1 + n / 16) { /* cut short: an error or an answer, no crash */

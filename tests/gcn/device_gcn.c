@@ -70,10 +70,23 @@ static char *read_whole(const char *path, size_t *bytes) {
     return data;
 }
 
-/* Level 0: no spills, no scratch, the declared workgroup. */
+/* Level 0: no spills, no scratch, no flat accesses; workgroup and arguments as they are launched; LDS, matrix
+ * instructions and occupancy as the template promises. */
+static gcn_expect expected(const moec_kernel *k, const gcn_report *report, char mfma[64]) {
+    const moec_promise *p = &k->promise;
+    bool cdna2 = report && !strcmp(report->target, "gfx90a");
+    int params = k->op->arg_count + 1 + (k->launch.phases > 1);
+    snprintf(mfma, 64, cdna2 ? "v_mfma_f32_%sbf16_1k" : "v_mfma_f32_%s_bf16", p->matrix);
+    return (gcn_expect){.workgroup = (uint32_t)k->launch.block, .kernarg_bytes = 8 * (uint32_t)params,
+                        .mfma = *p->matrix ? mfma : NULL, .mfma_each = (uint32_t)p->matrix_count,
+                        .lds_bytes = (uint32_t)p->lds_bytes, .least_waves = (uint32_t)p->waves,
+                        .dynamic_lds = (uint32_t)k->launch.shared_bytes};
+}
+
 static moec_status check_report(const moec_module *module, gcn_object *object, moec_error *err) {
     const gcn_report *report = gcn_find_kernel(object, module->kernel.symbol);
-    gcn_expect expect = {.workgroup = (uint32_t)module->kernel.launch.block};
+    char mfma[64];
+    gcn_expect expect = expected(&module->kernel, report, mfma);
     gcn_findings found = {0};
     if (!report)
         return moec_fail(err, MOEC_E_CORRUPT, "the code object has no kernel %s", module->kernel.symbol);

@@ -81,16 +81,24 @@ typedef struct gcn_report {
     uint32_t barriers, waitcnts;
     uint32_t lds_reads_b128, flat_accesses, scratch_accesses, accvgpr_moves;
     uint32_t waves_per_simd;       // occupancy the registers alone allow, 1..8
+    // What the descriptor allocates, and what the instructions name: the highest register plus one,
+    // and the byte past the furthest that a constant LDS offset reaches.
+    uint32_t vgpr_alloc, agpr_alloc, vgpr_named, agpr_named, sgpr_named, lds_named;
     gcn_mnemonic *mnemonic;        // sorted by name
     size_t nmnemonic;
 } gcn_report;
 
-// Declared numbers to hold a kernel to. Zero or NULL fields are not checked.
+// Declared numbers to hold a kernel to. Zero or NULL fields are not checked. Always checked is that
+// metadata, descriptor and instructions agree: no register is named that was not allocated, none is
+// allocated that the metadata does not count, no LDS offset lies past the allocation.
 typedef struct gcn_expect {
     const char *mfma;           // the only MFMA mnemonic allowed
     uint32_t mfma_count;        // static occurrences
+    uint32_t mfma_each;         // ... are a multiple of it: those of one turn of the main loop
     uint32_t max_vgprs, max_agprs, lds_bytes, kernarg_bytes, workgroup;
-    uint32_t waves_per_simd;    // occupancy the plan was made with
+    uint32_t waves_per_simd;    // occupancy by registers, exactly
+    uint32_t least_waves;       // of a SIMD that registers and LDS must leave room for
+    uint32_t dynamic_lds;       // bytes on top of the static allocation
     bool allow_scratch, allow_flat;
 } gcn_expect;
 
