@@ -252,7 +252,7 @@ static moec_status time_row(bench_data *d, moec_bench *bench, const char *name, 
 
 /* ---- which rows ---- */
 
-static bool asked(const char *list, const char *name) {
+bool moec_bench_asked(const char *list, const char *name) {
     size_t n = strlen(name);
     for (const char *at = list; (at = strstr(at, name)); at += n)
         if ((at == list || at[-1] == ',') && (at[n] == ',' || !at[n])) return true;
@@ -264,7 +264,7 @@ static moec_status layer_rows(bench_data *d, moec_bench *bench, const moec_plan 
     for (moec_layer_slot i = 0; i < MOEC_L_COUNT; i++) {
         const moec_layer_row *row = moec_layer_row_at(i);
         char config[512] = "";
-        if (!moec_layer_row_used(row, d->spec) || (ops && !asked(ops, row->name))) continue;
+        if (!moec_layer_row_used(row, d->spec) || (ops && !moec_bench_asked(ops, row->name))) continue;
         moec_spec spec = moec_layer_row_spec(row, d->spec);
         moec_plan_find(plan, row->name, config, sizeof config);
         MOEC_TRY(time_row(d, bench, row->name, moec_op_get(row->op), &spec, row->shared, config, err));
@@ -325,7 +325,7 @@ static moec_status run(bench_data *d, moec_bench *bench, const moec_plan *plan, 
     MOEC_TRY(other_ops(d, bench, err));
     for (int i = 0; i < d->count; i++)
         if (d->buffers[i].sets > bench->sets) bench->sets = d->buffers[i].sets;
-    if (ops && !asked(ops, "layer")) return MOEC_OK;
+    if (ops && !moec_bench_asked(ops, "layer")) return MOEC_OK;
     if (d->options->progress) d->options->progress(d->options->user, "layer");
     return bench_layer(d, bench, err);
 }

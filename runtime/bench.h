@@ -57,6 +57,9 @@ typedef struct moec_bench {
     moec_bench_layer layer;
 } moec_bench;
 
+/* Is `name` in a list separated by commas? */
+bool moec_bench_asked(const char *list, const char *name);
+
 /* Fills `bench`. Takes memory for the layer's data and for `sets` sets of weights. */
 moec_status moec_bench_run(moec_device *device, const moec_spec *spec,
                            const moec_bench_options *options, moec_bench *bench, moec_error *err);

@@ -17,6 +17,7 @@
     X(gen)       \
     X(verify)    \
     X(bench)     \
+    X(tune)      \
     X(train)     \
     X(report)    \
     X(ckpt)

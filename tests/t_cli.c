@@ -34,6 +34,18 @@ static int moec(const char *words) {
     return p.exit_code;
 }
 
+/* ---- tune ---- */
+
+T_CASE(a_tuned_plan_is_taken) {
+    T_EQ(moec("tune E=4 K=2 H=64 F=64 --tokens 64 --threads 1 --sets 1 --repeat 3 --candidates 2 --op down,dw1 -o @/plan"), 0);
+    T_HAS(output, "the defaults reach");
+    T_EQ(moec("bench E=4 K=2 H=64 F=64 --tokens 64 --threads 1 --sets 1 --repeat 1 --no-peers --plan @/plan"), 0);
+    T_EQ(moec("bench E=4 K=2 H=64 F=72 --tokens 64 --threads 1 --sets 1 --repeat 1 --no-peers --plan @/plan"), 2);
+    T_HAS(output, "it is for spec");
+    T_EQ(moec("tune E=4 K=2 H=64 F=64 --tokens 64 --op combine -t cpu"), 1);
+    T_HAS(output, "none of these kernels has more than one legal config");
+}
+
 /* ---- wrong use ---- */
 
 static const struct { const char *words; int code; const char *says; } wrong[] = {

@@ -21,7 +21,7 @@ static void fresh(void) {
     static const char *const settings[] = {"FAKE_CUDA_CC", "FAKE_CUDA_COUNT", "FAKE_CUDA_VERSION",
                                            "FAKE_CUDA_BYTES", "FAKE_CUDA_FAIL", "FAKE_NVRTC_VERSION",
                                            "FAKE_NVRTC_RESULT", "FAKE_NVRTC_LOG",
-                                           "FAKE_CUDA_CONTEXT"};
+                                           "FAKE_CUDA_CONTEXT", "FAKE_NVRTC_WHEN"};
     char cache[128];
     if (!*dir) {
         strcpy(dir, "/tmp/moec-t-driver.XXXXXX");
@@ -166,6 +166,19 @@ T_CASE(kernels_that_spill_or_serialise_wgmma_are_rejected) {
     setenv("FAKE_NVRTC_LOG", NO_SPILL C7510, 1);
     REFUSED(BENCH "sm_90a --op combine", 1, "ptxas serialises the kernel's wgmma instructions",
             "insufficient register resources");
+}
+
+T_CASE(a_search_passes_over_what_is_rejected) {
+    fresh();
+    setenv("FAKE_NVRTC_LOG", SPILL, 1);
+    setenv("FAKE_NVRTC_WHEN", "THREADS = 512", 1);
+    T_EQ(moec("tune E=4 K=2 H=64 F=64 --tokens 64 --repeat 3 --sets 1 -t sm_90a --op combine"), 0);
+    T_HAS(output, "combine rejected, first of 1: threads=512: the kernel spills 24 bytes of registers");
+    fresh();
+    setenv("FAKE_NVRTC_LOG", SPILL, 1);
+    setenv("FAKE_NVRTC_WHEN", "THREADS = 256", 1); /* the default */
+    T_EQ(moec("tune E=4 K=2 H=64 F=64 --tokens 64 --repeat 3 --sets 1 -t sm_90a --op combine"), 1);
+    T_HAS(output, "the default config is refused");
 }
 
 T_CASE(what_the_compiler_rejects_is_kept) {

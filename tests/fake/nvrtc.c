@@ -1,7 +1,8 @@
 /* A CUDA compiler without CUDA: NVRTC as far as moec calls it, for tests of what can go wrong.
  *   FAKE_NVRTC_VERSION=13.0   what nvrtcVersion says
  *   FAKE_NVRTC_RESULT=0       what nvrtcCompileProgram answers; 6 is a compile error
- *   FAKE_NVRTC_LOG=TEXT       the program's log, where ptxas' report would be */
+ *   FAKE_NVRTC_LOG=TEXT       the program's log, where ptxas' report would be,
+ *   FAKE_NVRTC_WHEN=TEXT      of programs whose source has this in it; default: all */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,10 @@ static const char *setting(const char *name, const char *otherwise) {
     return text ? text : otherwise;
 }
 
+/* A program is one of these two: without a log, or with it. */
+static char plain, logs;
+static const char *log_of(const void *program) { return program == &logs ? setting("FAKE_NVRTC_LOG", "") : ""; }
+
 #define CALL(type, name, ...) \
     type name(__VA_ARGS__);   \
     type name(__VA_ARGS__)
@@ -22,9 +27,8 @@ CALL(int, nvrtcVersion, int *major, int *minor) {
 }
 CALL(int, nvrtcCreateProgram, void **program, const char *source, const char *name, int headers,
      const char *const *texts, const char *const *names) {
-    static int thing;
-    (void)source, (void)name, (void)headers, (void)texts, (void)names;
-    *program = &thing;
+    (void)name, (void)headers, (void)texts, (void)names;
+    *program = strstr(source, setting("FAKE_NVRTC_WHEN", "")) ? &logs : &plain;
     return 0;
 }
 CALL(int, nvrtcDestroyProgram, void **program) { *program = NULL; return 0; }
@@ -33,13 +37,11 @@ CALL(int, nvrtcCompileProgram, void *program, int count, const char *const *opti
     return atoi(setting("FAKE_NVRTC_RESULT", "0"));
 }
 CALL(int, nvrtcGetProgramLogSize, void *program, size_t *bytes) {
-    (void)program;
-    *bytes = strlen(setting("FAKE_NVRTC_LOG", "")) + 1;
+    *bytes = strlen(log_of(program)) + 1;
     return 0;
 }
 CALL(int, nvrtcGetProgramLog, void *program, char *text) {
-    (void)program;
-    strcpy(text, setting("FAKE_NVRTC_LOG", ""));
+    strcpy(text, log_of(program));
     return 0;
 }
 CALL(int, nvrtcGetCUBINSize, void *program, size_t *bytes) { (void)program; *bytes = sizeof image; return 0; }
