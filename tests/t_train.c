@@ -170,6 +170,7 @@ T_CASE(gradients_dense_first_whole_row_norm) {
 T_CASE(gradients_biased_ungated_grouped) {
     gradient_case("dtype='f32', act='gelu', bias=1, router='sigmoid_bias', groups='2/1', scale=1.5", both_losses);
 }
+T_CASE(gradients_in_column_blocks) { gradient_case("dtype='f32'", "column_blocks=2, aux=0.1, z=0.01"); }
 T_CASE(gradients_recomputed) { gradient_case("dtype='f32'", "recompute=true, aux=0.1, z=0.01"); }
 T_CASE(gradients_all_experts) { gradient_case("dtype='f32', K=4, router='topk_softmax'", both_losses); }
 

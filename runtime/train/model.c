@@ -140,7 +140,8 @@ static moec_status make_buffers(model *m, moec_error *err) {
 static moec_status make_layers(model *m, moec_error *err) {
     char text[MOEC_SPEC_BYTES];
     const train_config *c = &m->config;
-    moec_layer_options options = {.tokens_hint = m->capacity, .recompute = (int)c->recompute};
+    moec_layer_options options = {.tokens_hint = m->capacity, .recompute = (int)c->recompute,
+                                  .column_blocks = (int)c->column_blocks};
     if (c->dense < c->layers) {
         config_layer_spec(c, text);
         MOEC_TRY(moec_layer_create(m->device, text, &options, &m->experts, err));
