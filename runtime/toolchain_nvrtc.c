@@ -1,7 +1,8 @@
 /* The CUDA family's toolchain: NVRTC in this process, straight to a cubin (PTX for the generic target).
  *
- * The log carries ptxas' report. A kernel that spills registers, or whose wgmma instructions ptxas
- * had to serialise, is far slower than it looks: both are errors here, so that no search and no
+ * The log carries ptxas' report. A kernel that needs more shared memory than there is cannot start; one
+ * that spills registers, or whose wgmma instructions ptxas had to serialise, is far slower than it looks:
+ * all three are errors here, so that no search and no
  * user meets such a binary unawares. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +42,11 @@ static long largest_before(const char *log, const char *word) {
     return largest;
 }
 
-static moec_status judge(const char *log, moec_error *err) {
+static moec_status judge(const moec_target *machine, const char *log, moec_error *err) {
+    long shared = largest_before(log, "bytes smem");
+    if (machine->shared_bytes && shared > machine->shared_bytes)
+        return moec_fail(err, MOEC_E_COMPILE, "the kernel uses %ld bytes of shared memory, %s has %d a block", shared,
+                         machine->name, machine->shared_bytes);
     long spill = largest_before(log, "bytes spill stores");
     if (spill)
         return moec_fail(err, MOEC_E_COMPILE, "the kernel spills %ld bytes of registers", spill);
@@ -89,10 +94,10 @@ static moec_status run(const moec_nvrtc *nvrtc, const moec_target *machine, cons
     char *log = read_log(nvrtc, program);
     moec_status rc = moec_path(path, err, "%s/log.txt", dir);
     if (!rc && log) rc = moec_file_write(path, log, strlen(log), false, err);
+    if (!rc) rc = judge(machine, log ? log : "", err);
     if (!rc && result)
         rc = moec_fail(err, MOEC_E_COMPILE, "NVRTC rejects %s/%s: %s\n%.*s", dir, name,
                        nvrtc->error_text(result), LOG_SHOWN, log ? log : "");
-    if (!rc) rc = judge(log ? log : "", err);
     if (!rc) rc = moec_path(path, err, "%s/%s", dir, binary);
     if (!rc) rc = write_image(nvrtc, program, strstr(machine->flags, "compute_") != NULL, path, err);
     free(log);

@@ -11,6 +11,7 @@
 #include "fs.h"
 #include "subprocess.h"
 #include "toolchain.h"
+#include "toolchain.h"
 
 static char dir[64], output[1 << 16];
 
@@ -120,6 +121,68 @@ T_CASE(generic_gemms_keep_their_registers_on_sm_90) {
 T_CASE(the_generic_gemms_for_sm_90a) {
     compile("sm_90a", "up,dh", "E=60 K=4 H=136 F=72 bias=1 layout=interleaved", 2);
 }
+
+/* ---- what ptxas reports, from NVRTC itself ---- */
+
+/* 128 live values a thread, where 1024 threads leave 64 registers. */
+static const char spills[] =
+    "extern \"C\" __global__ void __launch_bounds__(1024) kernel(const float *in, float *out) {\n"
+    "    float v[128];\n"
+    "#pragma unroll\n"
+    "    for (int i = 0; i < 128; i++) v[i] = in[i * 1024 + threadIdx.x];\n"
+    "    for (int n = 0; n < 100; n++)\n"
+    "#pragma unroll\n"
+    "        for (int i = 0; i < 128; i++) v[i] = v[i] * v[(i + 37) % 128] + 1.0f;\n"
+    "#pragma unroll\n"
+    "    for (int i = 0; i < 128; i++) out[i * 1024 + threadIdx.x] = v[i];\n"
+    "}\n";
+
+/* An accumulator is changed while the multiplication that writes it is on its way. */
+static const char serialises[] =
+    "extern \"C\" __global__ void __launch_bounds__(128)\n"
+    "kernel(unsigned long long a, unsigned long long b, float *out) {\n"
+    "    float d[4] = {0, 0, 0, 0};\n"
+    "    asm volatile(\"wgmma.fence.sync.aligned;\" ::: \"memory\");\n"
+    "    for (int i = 0; i < 4; i++) {\n"
+    "        asm volatile(\"wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, 1, 1, 1, 0, 0;\"\n"
+    "                     : \"+f\"(d[0]), \"+f\"(d[1]), \"+f\"(d[2]), \"+f\"(d[3]) : \"l\"(a), \"l\"(b));\n"
+    "        asm volatile(\"wgmma.commit_group.sync.aligned;\" ::: \"memory\");\n"
+    "        d[0] *= out[i];\n"
+    "    }\n"
+    "    asm volatile(\"wgmma.wait_group.sync.aligned 0;\" ::: \"memory\");\n"
+    "    for (int i = 0; i < 4; i++) out[threadIdx.x * 4 + i] = d[i];\n"
+    "}\n";
+
+static const char overflows[] =
+    "extern \"C\" __global__ void kernel(float *out) {\n"
+    "    __shared__ float much[65536];\n"
+    "    much[threadIdx.x] = out[threadIdx.x];\n"
+    "    __syncthreads();\n"
+    "    out[threadIdx.x] = much[threadIdx.x ^ 1];\n"
+    "}\n";
+
+static const char fine[] =
+    "extern \"C\" __global__ void kernel(float *out) { out[threadIdx.x] = 1.0f; }\n";
+
+static void report(const char *text, moec_status want, const char *says) {
+    const moec_toolchain *nvrtc = moec_toolchain_find("cuda");
+    const moec_target *machine = moec_target_find("sm_90a");
+    char path[MOEC_PATH_BYTES], id[MOEC_TOOLCHAIN_ID_BYTES];
+    moec_error err = {0};
+    if (nvrtc->identify(machine, id, &err)) T_SKIP("NVRTC is not here");
+    make_dir();
+    snprintf(path, sizeof path, "%s/kernel.cu", dir);
+    T_NEED(!moec_file_write(path, text, strlen(text), false, &err));
+    T_EQ(nvrtc->compile(machine, dir, "kernel.cu", "kernel.cubin", &err), want);
+    T_HAS(err.text, says);
+}
+
+T_CASE(a_kernel_that_spills_is_rejected) { report(spills, MOEC_E_COMPILE, "bytes of registers"); }
+T_CASE(a_kernel_whose_wgmma_is_serialised_is_rejected) {
+    report(serialises, MOEC_E_COMPILE, "ptxas serialises the kernel's wgmma instructions");
+}
+T_CASE(a_kernel_with_too_much_shared_memory_is_rejected) { report(overflows, MOEC_E_COMPILE, "the kernel uses 262144 bytes of shared memory"); }
+T_CASE(a_kernel_without_fault_is_taken) { report(fine, MOEC_OK, ""); }
 
 /* The innermost line of an error before its hint. */
 static const char *no_gpu(const char *text) {
