@@ -14,6 +14,7 @@
 #include "dl_nvrtc.h"
 #include "peer.h"
 #include "toolchain.h"
+#include "toolchain_hiprtc.h"
 
 typedef struct doctor { const cli_call *call; json_t *findings; int runnable; } doctor;
 
@@ -151,8 +152,17 @@ static void check_hip(doctor *d) {
     else say_error(d, "HIP compiler", &err, "no HIP kernel can be compiled");
 }
 
+/* The second choice of compiler: only of interest beside the first. */
+static void check_hiprtc(doctor *d) {
+    char id[600];
+    moec_error err = {0};
+    if (!moec_hiprtc_identify(id, sizeof id, &err)) say(d, "hiprtc", "ok", id, "");
+    else say_error(d, "hiprtc", &err, "nothing, as long as there is a clang for HIP");
+}
+
 static void (*const checks[])(doctor *) = {
     check_machine, check_compiler, check_cuda, check_nvrtc, check_hip_driver, check_hip,
+    check_hiprtc,
     check_cache, check_targets, check_peers,
 };
 

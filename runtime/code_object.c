@@ -133,8 +133,21 @@ static int read_notes(const uint8_t *at, uint64_t bytes, moec_code_object *out) 
     return 0;
 }
 
+static const struct { int number; const char *name; } machines[] = {
+    {0x4c, "gfx942"}, {0x3f, "gfx90a"}, {0x30, "gfx908"}, {0x2c, "gfx900"}, {0x2f, "gfx906"}, {0x40, "gfx940"},
+    {0x4b, "gfx941"}, {0x4f, "gfx950"}, {0x41, "gfx1100"}, {0x36, "gfx1030"},
+};
+
+static const char *machine_name(int number) {
+    for (size_t i = 0; i < sizeof machines / sizeof *machines; i++)
+        if (machines[i].number == number) return machines[i].name;
+    return "one without a name here";
+}
+
 static int machine_of(const moec_target *target) {
-    return !strcmp(target->name, "gfx942") ? 0x4c : !strcmp(target->name, "gfx90a") ? 0x3f : -1;
+    for (size_t i = 0; i < sizeof machines / sizeof *machines; i++)
+        if (!strcmp(machines[i].name, target->name)) return machines[i].number;
+    return -1;
 }
 
 moec_status moec_code_object_read(const void *bytes, size_t count, const moec_target *target,
@@ -147,10 +160,12 @@ moec_status moec_code_object_read(const void *bytes, size_t count, const moec_ta
     if (memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_ident[EI_CLASS] != ELFCLASS64 ||
         head.e_machine != EM_AMDGPU)
         return moec_fail(err, MOEC_E_CORRUPT, "not an AMD code object");
-    if ((int)(head.e_flags & MACHINE_MASK) != machine_of(target)) {
-        moec_status rc = moec_fail(err, MOEC_E_CORRUPT, "a code object for another machine (number 0x%x) "
-                                   "than %s", head.e_flags & MACHINE_MASK, target->name);
-        return moec_hint(err, rc, "compile it again with moec gen -t %s --compile", target->name);
+    int machine = (int)(head.e_flags & MACHINE_MASK);
+    if (machine != machine_of(target)) {
+        moec_status rc = moec_fail(err, MOEC_E_TOOL, "a code object for another machine (%s) than %s",
+                                   machine_name(machine), target->name);
+        return moec_hint(err, rc, "compile it again with moec gen -t %s --compile; a compiler that made it does not "
+                         "heed %s", target->name, target->flags);
     }
     for (int i = 0; i < head.e_phnum; i++) {
         Elf64_Phdr segment;

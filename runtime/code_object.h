@@ -18,8 +18,8 @@ typedef struct moec_code_object {
     int64_t lds_bytes;                  /* static part, a workgroup's */
 } moec_code_object;
 
-/* The first kernel of the object. E_CORRUPT when the bytes are no code object with metadata, or one for
- * another machine than `target`. */
+/* The first kernel of the object. E_CORRUPT when the bytes are no code object with metadata, E_TOOL when they
+ * are one for another machine than `target`. */
 moec_status moec_code_object_read(const void *bytes, size_t count, const moec_target *target,
                                   moec_code_object *out, moec_error *err);
 

@@ -46,7 +46,9 @@ moec_status moec_unknown_target(const char *text, moec_error *err) {
         size_t used = strlen(names);
         snprintf(names + used, sizeof names - used, " %s", moec_target_at(i)->name);
     }
-    moec_status rc = moec_fail(err, MOEC_E_SPEC, "unknown target \"%s\"", text);
+    /* A name of the vendors' is a machine that this build has no kernels for; anything else is a typo. */
+    bool vendors = !strncmp(text, "gfx", 3) || !strncmp(text, "sm_", 3);
+    moec_status rc = moec_fail(err, vendors ? MOEC_E_DEVICE : MOEC_E_SPEC, "unknown target \"%s\"", text);
     return moec_hint(err, rc, "targets are: %s; NAME:INDEX picks one of several GPUs", names);
 }
 

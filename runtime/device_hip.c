@@ -80,8 +80,10 @@ static moec_status start(moec_device *device, int index, moec_error *err) {
     gpu *g = device->state;
     int count = 0;
     CALL(device_count, &count);
-    if (index >= count)
-        return moec_fail(err, MOEC_E_DEVICE, "there is no GPU %d: HIP sees %d", index, count);
+    if (index >= count) {
+        moec_status rc = moec_fail(err, MOEC_E_DEVICE, "there is no GPU %d: HIP sees %d", index, count);
+        return moec_hint(err, rc, "indices begin at 0; HIP_VISIBLE_DEVICES may hide some");
+    }
     CALL(device_set, index);
     return pick_target(device, index, err);
 }

@@ -1,9 +1,10 @@
-/* Opens libamdhip64 once, and reads amdkfd's topology for what the GPU is. */
+/* Opens libamdhip64 once ($MOEC_HIP, or where a linker looks), and reads amdkfd's topology for what the GPU is. */
 #include "dl_hip.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "device.h"
@@ -16,14 +17,17 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const char *const names[] = {"libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5",
                                     "libamdhip64.so", "/opt/rocm/lib/libamdhip64.so"};
 
+static void *try_open(const char *path) {
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library) snprintf(table.path, sizeof table.path, "%s", path);
+    return library;
+}
+
 static void *open_library(void) {
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        void *library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-        if (!library) continue;
-        snprintf(table.path, sizeof table.path, "%s", names[i]);
-        return library;
-    }
-    return NULL;
+    const char *wish = getenv("MOEC_HIP");
+    void *library = wish ? try_open(wish) : NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !library && !wish; i++) library = try_open(names[i]);
+    return library;
 }
 
 static const char *bind(void *library) {
@@ -38,6 +42,11 @@ static const char *bind(void *library) {
 
 static moec_status start(moec_error *err) {
     void *library = open_library();
+    const char *wish = getenv("MOEC_HIP");
+    if (!library && wish) {
+        moec_status rc = moec_fail(err, MOEC_E_TOOL, "MOEC_HIP=%s cannot be opened: %s", wish, dlerror());
+        return moec_hint(err, rc, "unset it, or name ROCm's libamdhip64.so");
+    }
     if (!library) {
         moec_status rc = moec_fail(err, MOEC_E_TOOL, "AMD's HIP runtime (libamdhip64.so.5 to .7) is not "
                                    "here");
@@ -49,7 +58,11 @@ static moec_status start(moec_error *err) {
         return moec_fail(err, MOEC_E_TOOL, "%s is no usable HIP runtime: it has no %s", table.path,
                          missing);
     int result = table.init(0);
-    if (result) return moec_hip_fail(&table, result, "hipInit", err);
+    if (result) {
+        moec_status rc = moec_hip_fail(&table, result, "hipInit", err);
+        return moec_hint(err, rc, "is there an AMD GPU, is amdgpu loaded, may this user open /dev/kfd? moec verify "
+                         "checks the compiled kernels without one");
+    }
     table.runtime_version(&table.version);
     return MOEC_OK;
 }
