@@ -37,7 +37,7 @@ local function workspace(r)
     local c, lanes = r.config, r.lib.lanes(r.target)
     local panel = c.nr * lanes
     local units = c.rows // c.mr * (c.depth + 1) * c.mr + c.cols // panel * (c.depth + 1) * panel
-    return r.lib.round_up(4 * (units + c.rows * (c.cols + lanes)), 64)
+    return r.lib.round_up(4 * (c.keep * units + c.rows * (c.cols + lanes)), 64)
 end
 
 local function derive(r)
@@ -60,8 +60,9 @@ local function derive(r)
                 r.op.name, g.out, g.out, g.a .. (g.a_gather and "[token(r)]" or "[r]"),
                 g.b .. (g.b_gather and "[token(r)]" or "[r]")),
             "A thread takes a piece of the results (the line at the end of this file) and goes through it in blocks:",
-            "pack rows of both operands (this is where tokens are gathered) into its workspace, multiply them in",
-            "register tiles, and add the sums of a block to the result. An expert without rows gets beta * result.",
+            "pack rows of both operands (this is where tokens are gathered) into its workspace, each once if there is",
+            "room, multiply them in register tiles, and add the sums of a block to the result. An expert without rows",
+            "gets beta * result.",
         },
     }
 end
@@ -76,6 +77,7 @@ return {
         { name = "rows", values = { 96, 192, 288, 480 }, doc = "rows of the result summed at a time" },
         { name = "cols", values = { 128, 256, 512 }, doc = "columns of the result summed at a time" },
         { name = "depth", values = { 128, 256, 512 }, doc = "units of the sum packed at a time" },
+        { name = "keep", values = { 8, 4, 1 }, doc = "blocks of the right operand that stay packed" },
         { name = "start", values = { 16, 48 }, doc = "rows that writing a tile costs" },
         { name = "stream", values = { 0, 1 }, doc = "1: results that overwrite (beta = 0) bypass the caches" },
     },
@@ -94,7 +96,7 @@ return {
         local mr = lib.cpu_tile_rows(r.target)
         local g = facts({ op = r.op, spec = r.spec, target = r.target, lib = r.lib, config = { mr = mr, nr = 2 } })
         local big = g.experts * g.rows * g.cols * 4 > STREAM_BYTES and g.out_type == "f32"
-        return { mr = mr, nr = 2, rows = 288, cols = 512, depth = 256, start = 16,
+        return { mr = mr, nr = 2, rows = 288, cols = 512, depth = 256, keep = 8, start = 16,
                  stream = big and r.target.vector_bits > 0 and 1 or 0 }
     end,
     derive = derive,
