@@ -67,7 +67,7 @@ end
 local function workspace(r, g)
     local c, lanes = r.config, r.lib.lanes(r.target)
     local panel, depth = c.nr * lanes, depth_block(r, g)
-    local n = 4 * (a_blocks(r, g) * c.rows * (depth + 16) + c.cols // panel * (depth + 1) * panel + c.rows * (c.cols + lanes))
+    local n = 4 * (a_blocks(r, g) * c.rows // c.mr * (depth * c.mr + 16) + c.cols // panel * (depth + 1) * panel + c.rows * (c.cols + lanes))
     if r.op.name == "dh" then n = n + 4 * c.rows end
     return r.lib.round_up(n, 64)
 end
@@ -76,7 +76,7 @@ local KEPT_BYTES = 8 << 20
 
 local function kept_bytes(r)
     local g = facts(r)
-    return 4 * a_blocks(r, g) * r.config.rows * (depth_block(r, g) + 16)
+    return 4 * a_blocks(r, g) * r.config.rows * (depth_block(r, g) + 2)
 end
 
 local function derive(r)
