@@ -418,36 +418,48 @@ static bool make_case(moec_device *device, const setup *s, moec_case *c) {
     return !rc;
 }
 
-/* Emits, edits (old NULL: not at all), compiles, runs the case. The fault found, "" when none. */
-static void run_edited(moec_device *device, const setup *s, const char *old, const char *new, char fault[512]) {
+/* The kernel of a request; source NULL when it cannot be emitted. */
+static moec_kernel emit(moec_device *device, const setup *s) {
+    moec_error err = {0};
+    moec_kernel kernel = {0};
+    moec_spec spec = spec_of(s->spec);
+    moec_request request = {.op = moec_op_find(s->op), .spec = &spec, .target = device->target};
+    moec_status rc = device->gen ? MOEC_OK : moec_gen_new(&device->gen, &err);
+    if (!rc) rc = moec_emit(device->gen, &request, &kernel, &err);
+    if (rc) T_FAIL("%s: %s", s->op, err.text);
+    return kernel;
+}
+
+/* Compiles `text` in place of the kernel's own and runs the case. The fault found, "" when none. */
+static void run_text(moec_device *device, const moec_kernel *kernel, const char *text, const moec_case *c,
+                     char fault[512]) {
     static int serial;
     char library[32];
     moec_error err = {0};
     moec_verdict verdict = {0};
-    moec_spec spec = spec_of(s->spec);
-    moec_request request = {.op = moec_op_find(s->op), .spec = &spec, .target = device->target};
-    moec_module m = {0};
-    moec_case c;
-    moec_status rc = device->gen ? MOEC_OK : moec_gen_new(&device->gen, &err);
-    if (!rc) rc = moec_emit(device->gen, &request, &m.kernel, &err);
-    char *text = rc ? NULL : edited(m.kernel.source, old ? old : "\n", old ? new : "\n");
-    if (!rc && !text) rc = moec_fail(&err, MOEC_E_TEMPLATE, "the text \"%s\" is not there any more", old ? old : "");
+    moec_module m = {.kernel = *kernel};
     snprintf(library, sizeof library, "k%d.so", serial++);
-    if (!rc && !put_file(in_dir("k.hip"), text)) rc = MOEC_E_IO;
+    moec_status rc = put_file(in_dir("k.hip"), text) ? MOEC_OK : MOEC_E_IO;
     if (!rc) rc = shim_toolchain.compile(device->target, dir, "k.hip", library, &err);
     if (!rc) rc = device->ops->load(device, in_dir(library), &m, &err);
-    if (rc) T_FAIL("%s: %s", s->op, err.text);
+    if (rc) T_FAIL("%s: %s", kernel->symbol, err.text);
+    if (!rc) rc = moec_trial(device, &m, c, &verdict, &err);
+    if (m.handle) device->ops->unload(device, &m);
+    unlink(in_dir(library));
+    snprintf(fault, 512, "%.500s", rc ? err.text : verdict.fault);
+}
+
+/* Emits, edits (old NULL: not at all), compiles, runs. */
+static void run_edited(moec_device *device, const setup *s, const char *old, const char *new, char fault[512]) {
+    moec_case c;
+    moec_kernel kernel = emit(device, s);
+    char *text = kernel.source ? edited(kernel.source, old ? old : "\n", old ? new : "\n") : NULL;
     *fault = 0;
-    if (!rc && make_case(device, s, &c)) {
-        rc = moec_trial(device, &m, &c, &verdict, &err);
-        snprintf(fault, 512, "%.500s", rc ? err.text : verdict.fault);
-    }
-    if (m.handle) {
-        moec_case_free(&c);
-        device->ops->unload(device, &m);
-    }
+    if (!text) T_FAIL("%s: the text \"%s\" is not there any more", s->op, old ? old : "");
+    if (text && make_case(device, s, &c)) run_text(device, &kernel, text, &c, fault);
+    if (text) moec_case_free(&c);
     free(text);
-    moec_kernel_free(&m.kernel);
+    moec_kernel_free(&kernel);
 }
 
 static const char small[] = "E=3 K=2 H=136 F=72";
@@ -503,6 +515,136 @@ T_CASE(edited_text) {
         else caught++;
     }
     printf("# %d of %d planted faults are reported\n", caught, count);
+}
+
+/* ---- the same bits as the compiled code ---- */
+
+/* What the first launch of a trial left in the outputs: devices here have host memory. */
+static struct { char *bytes; size_t n; const moec_device_ops *ops; } tap;
+
+static moec_status tapped_launch(moec_device *device, void *stream, const moec_module *module, const moec_arg *args,
+                                 const moec_sizes *sizes, void *scratch, moec_error *err) {
+    const moec_op *op = module->kernel.op;
+    MOEC_TRY(tap.ops->launch(device, stream, module, args, sizes, scratch, err));
+    if (tap.bytes) return MOEC_OK;
+    for (int i = 0; i < op->arg_count; i++) {
+        int64_t elements;
+        if ((op->args[i].role != MOEC_OUT && op->args[i].role != MOEC_INOUT) || !args[i].ptr) continue;
+        MOEC_TRY(moec_arg_count(&op->args[i], sizes, &elements, err));
+        size_t bytes = (size_t)elements * moec_type_bytes(moec_arg_dtype(&op->args[i], sizes->spec));
+        tap.bytes = realloc(tap.bytes, tap.n + bytes + 1);
+        memcpy(tap.bytes + tap.n, args[i].ptr, bytes);
+        tap.n += bytes;
+    }
+    return MOEC_OK;
+}
+
+/* All outputs of an op on a case, one after another; NULL when it cannot run. */
+static char *outputs_of(moec_device *device, const moec_op *op, const char *text, int64_t T, size_t *bytes) {
+    moec_error err = {0};
+    moec_verdict verdict = {0};
+    moec_module *module = NULL;
+    moec_device_ops ops = *device->ops;
+    setup s = {op->name, text, T};
+    moec_case c = {0};
+    moec_spec spec = spec_of(text);
+    tap.ops = device->ops, tap.bytes = NULL, tap.n = 0;
+    moec_status rc = moec_module_create(device, op, &spec, NULL, T, &module, &err);
+    if (!rc && !make_case(device, &s, &c)) rc = MOEC_E_INVAL;
+    ops.launch = tapped_launch;
+    device->ops = &ops;
+    if (!rc) rc = moec_trial(device, module, &c, &verdict, &err);
+    device->ops = tap.ops;
+    if (rc) T_FAIL("%s: %s", op->name, err.text);
+    if (*verdict.fault) T_FAIL("%s: %s", op->name, verdict.fault);
+    moec_case_free(&c);
+    moec_module_free(device, module);
+    *bytes = tap.n;
+    return tap.bytes;
+}
+
+/* Without contraction, and with exp and log as the compiler expands them, every bit of every output is the
+ * same: two ways from the text to the result that share only the text. */
+T_CASE(same_bits_as_the_compiled_code) {
+    static const struct { const char *spec; int64_t T; } list[MACHINES] = {
+        {"E=5 K=2 H=72 F=40 act=swiglu bias=1 heads=4 kv=2 dim=16 V=96", 61},
+        {"E=7 K=3 H=136 F=24 act=geglu layout=interleaved router=sigmoid_bias capacity=1.5", 130},
+    };
+    char exact[PATH_MAX];
+    int same = 0;
+    if (!device_of(SHIM, 0) || !device_of(INTERPRETER, 0)) return;
+    T_NEED(realpath("tests/shim/clang-exact", exact));
+    setenv("MOEC_HIPCC", exact, 1);
+    for (int i = 0; i < MACHINES; i++)
+        for (moec_op_id id = 0; id < MOEC_OP_COUNT; id++) {
+            const moec_op *op = moec_op_get(id);
+            moec_spec spec = spec_of(list[i].spec);
+            size_t n[WITNESSES];
+            if (moec_case_applies(op, &spec, NULL)) continue;
+            char *a = outputs_of(device_of(SHIM, i), op, list[i].spec, list[i].T, &n[SHIM]);
+            char *b = outputs_of(device_of(INTERPRETER, i), op, list[i].spec, list[i].T, &n[INTERPRETER]);
+            size_t at = 0;
+            while (a && b && at < n[0] && at < n[1] && a[at] == b[at]) at++;
+            if (!a || at < n[0] || n[0] != n[1]) T_FAIL("%s on %s: byte %zu of %zu differs", op->name, machines[i], at, n[0]);
+            else same++;
+            free(a), free(b);
+        }
+    unsetenv("MOEC_HIPCC");
+    printf("# %d ops give the same bits\n", same);
+}
+
+/* ---- every barrier of every kernel ---- */
+
+static const char tiny[] = "E=3 K=2 H=72 F=40 heads=4 kv=2 dim=16 V=100 bias=1";
+
+/* The next call of barrier() or warp_barrier() in a text, not its definition; NULL: none. */
+static char *next_barrier(char *at) {
+    while ((at = strstr(at, "barrier();"))) {
+        char *line = at;
+        while (line[-1] != '\n') line--;
+        bool comment = memchr(line, '/', (size_t)(at - line)) != NULL;
+        if (!comment && strncmp(line, "DEVICE", 6) && !(at > line && at[-1] == '_' && strncmp(at - 5, "warp_", 5))) return at;
+        at++;
+    }
+    return NULL;
+}
+
+/* Takes each barrier out of the text in turn: each must be noticed. */
+static void remove_each(moec_device *device, const setup *s, int *there, int *caught) {
+    moec_case c;
+    moec_kernel kernel = emit(device, s);
+    if (!kernel.source || !make_case(device, s, &c)) return;
+    for (char *at = kernel.source; (at = next_barrier(at)); at++) {
+        char fault[512], *call = at[-1] == '_' ? at - 5 : at, *end = strchr(at, ';'), saved[32];
+        size_t n = (size_t)(end - call);
+        memcpy(saved, call, n);
+        memset(call, ' ', n);
+        run_text(device, &kernel, kernel.source, &c, fault);
+        memcpy(call, saved, n);
+        ++*there;
+        *caught += *fault != 0;
+        if (!*fault) T_FAIL("%s %s: not noticed: without %.60s", s->op, s->spec, call);
+    }
+    moec_case_free(&c);
+    moec_kernel_free(&kernel);
+}
+
+T_CASE(removed_barriers) {
+    static const setup list[] = {
+        {"up", tiny, 150}, {"dh", tiny, 150}, {"dw1", tiny, 150}, {"db1", tiny, 150}, {"rmsnorm_bwd", tiny, 70},
+        {"attention", tiny, 70}, {"attention_bwd", tiny, 70}, {"xent", tiny, 7}, {"sqnorm", tiny, 1000},
+        {"embed_bwd", tiny, 600}, {"route", "E=70 K=2 capacity=0.5", 3000},
+    };
+    int there = 0, caught = 0;
+    for (int i = 0; i < (int)(sizeof list / sizeof *list); i++) {
+        moec_device *device = device_of(SHIM, i % MACHINES);
+        int before = there, old = caught;
+        if (!device) return;
+        remove_each(device, &list[i], &there, &caught);
+        printf("# %s: %d of %d\n", list[i].op, caught - old, there - before);
+    }
+    printf("# %d of %d removed barriers and wave fences are reported\n", caught, there);
+    T_OK(there > 40);
 }
 
 T_MAIN

@@ -93,6 +93,12 @@ void wave_leave(shim_machine *m);
 /* D = A B + C for the lanes in `active`, which must be all 64. */
 void mfma_compute(struct shim_operands *const lanes[SHIM_LANES], bool flush);
 
+/* ---- numbers.c ---- */
+float number_exp(float v);
+float number_exp2(float v);
+float number_log(float v);
+float number_log2(float v);
+
 /* ---- lanes.c: operations between lanes ---- */
 void lanes_exchange(shim_machine *m, int wave, uint64_t active);
 

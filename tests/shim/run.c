@@ -1,5 +1,4 @@
 /* Runs a grid: block after block; in a block, wave after wave until all wait at a barrier or have ended. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -8,17 +7,11 @@
 
 shim_machine *shim_current;
 
-/* Plain libm: the GPU's own are within a few units in the last place of it. */
-static float exp_of(float v) { return expf(v); }
-static float exp2_of(float v) { return exp2f(v); }
-static float log_of(float v) { return logf(v); }
-static float log2_of(float v) { return log2f(v); }
-
 shim_machine *shim_new(void) {
     shim_machine *m = calloc(1, sizeof *m);
     if (!m) return NULL;
     m->host = (shim_host){.access = watch_access, .meet = wave_meet, .fence = wave_fence, .barrier = wave_barrier,
-                          .fault = shim_fault, .exp = exp_of, .exp2 = exp2_of, .log = log_of, .log2 = log2_of};
+                          .fault = shim_fault, .exp = number_exp, .exp2 = number_exp2, .log = number_log, .log2 = number_log2};
     m->clock = 1;
     if (fibre_stacks_make(m)) return m;
     free(m);
