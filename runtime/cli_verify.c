@@ -25,6 +25,7 @@ enum { MOST_TALLIES = MOEC_OP_COUNT + 1, SHOWN = 8 /* wrong cases of an op that 
 typedef struct session {
     const cli_call *call;
     const char *device;     /* as the user named it */
+    const char *substitute; /* what runs in place of the machine; NULL: the machine */
     tally tallies[MOST_TALLIES];
     int count;
     int64_t cases, wrong, skipped;
@@ -43,6 +44,10 @@ static tally *tally_of(session *s, const char *op) {
 static void print_fault(session *s, const moec_verify_row *row) {
     char command[4096];
     moec_verify_command(row, s->device, command, sizeof command);
+    if (cli_given(s->call, "level")) {
+        size_t n = strlen(command);
+        snprintf(command + n, sizeof command - n, " --level %s", cli_text(s->call, "level"));
+    }
     if (s->call->json) {
         json_array_append_new(s->faults, json_pack("{s:s, s:s, s:s}", "op", row->op, "fault",
                                                    row->verdict->fault, "command", command));
@@ -102,6 +107,7 @@ static void print_json(session *s, json_t *settings) {
                            t->worst, "error", t->error, "where", t->where, "skipped",
                            t->cases ? "" : t->skipped));
     }
+    if (s->substitute) json_object_set_new(settings, "substitute", json_string(s->substitute));
     json_object_set_new(settings, "ops", ops);
     json_object_set(settings, "faults", s->faults);
     json_object_set_new(settings, "cases", json_integer(s->cases));
@@ -191,6 +197,19 @@ static const struct { const char *target, *setting; } stand_ins[] = {
     {"cpu-amx", "MOEC_EMULATE_TILES"}, {"gfx942", "MOEC_GCN"}, {"gfx90a", "MOEC_GCN"},
 };
 
+/* --level: which of the two stand-ins for an AMD GPU. */
+static moec_status choose_level(const cli_call *call, moec_error *err) {
+    static const struct { const char *level, *setting; } levels[] = {{"L1", "shim"}, {"L2", "1"}};
+    const char *wish = cli_given(call, "level") ? cli_text(call, "level") : NULL;
+    const moec_target *target = moec_target_find(cli_text(call, "target"));
+    if (!wish) return MOEC_OK;
+    if (!target || strcmp(target->family, "hip"))
+        return cli_usage(call, err, "--level is about AMD targets: -t gfx90a or gfx942");
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
+        if (!strcmp(wish, levels[i].level)) return setenv("MOEC_GCN", levels[i].setting, 1), MOEC_OK;
+    return cli_usage(call, err, "--level is L1 or L2");
+}
+
 /* The machine itself, or where there is none, the strongest proof that does without it. */
 static moec_status open_strongest(const cli_call *call, moec_device **device, moec_error *err) {
     moec_error second = {0};
@@ -209,7 +228,9 @@ static moec_status run(cli_call *call, moec_error *err) {
     moec_device *device = NULL;
     if (!s) return moec_fail(err, MOEC_E_NOMEM, "out of memory: verify");
     *s = (session){.call = call, .device = cli_text(call, "target"), .faults = json_array()};
-    moec_status rc = open_strongest(call, &device, err);
+    moec_status rc = choose_level(call, err);
+    if (!rc) rc = open_strongest(call, &device, err);
+    if (!rc) s->substitute = device->ops->substitute;
     if (!rc) rc = run_with(s, device, err);
     if (!rc && call->json) print_json(s, cli_settings_json(call, NULL, device->target->name));
     if (!rc && !call->json) print_table(s);
@@ -232,6 +253,8 @@ static const cli_option options[] = {
     {"random", 0, CLI_INT, "N", NULL, "N random specs, from --seed on, instead of SPEC"},
     {"config", 0, CLI_TEXT, "TEXT", NULL, "config of --op, \"mr=6 nr=4\"; default: the descriptor's"},
     {"random-configs", 0, CLI_FLAG, "", NULL, "also four random legal configs of each op"},
+    {"level", 0, CLI_TEXT, "L", NULL,
+     "without the AMD GPU of -t: L1 runs the sources on this CPU, L2 (default) the compiled code"},
     {"variant", 0, CLI_INT, "V", NULL, "0: every optional argument given; else some dropped, by seed; 2: a NaN in one input"},
     {0},
 };
@@ -240,6 +263,7 @@ const cli_verb cli_verify_verb = {
     .name = "verify", .summary = "checks every op and the whole layer against the oracle",
     .operands = "[SPEC]", .common = "target threads seed", .options = options,
     .examples = {"moec verify E=8 K=2 H=64 F=96 dtype=bf16", "moec verify --random 200 -t cpu-avx2",
-                 "moec verify E=64 K=6 H=128 F=64 --op up --tokens 127 --routing hot:0.9", NULL},
+                 "moec verify E=64 K=6 H=128 F=64 --op up --tokens 127 --routing hot:0.9",
+                 "moec verify --random 5 -t gfx942 --level L1", NULL},
     .run = run,
 };
