@@ -40,6 +40,8 @@ typedef struct moec_bench_row {
 typedef struct moec_bench_layer {
     bool measured;
     double forward_ms, backward_ms;
+    double given_forward_ms, given_backward_ms; /* experts and weights given: without the router */
+    double gemm_flops;          /* of forward's products; backward's are twice as many */
     double flops, kernels_ms, bound_ms; /* sums over the kernels of both passes */
     size_t saved_bytes, workspace_bytes;
 } moec_bench_layer;

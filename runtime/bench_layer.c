@@ -81,7 +81,7 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static moec_status time_passes(passes *p, moec_bench_layer *out) {
+static moec_status time_passes(passes *p, double *forward_ms, double *backward_ms) {
     bench_data *d = p->data;
     double forward[MOST_RUNS], backward[MOST_RUNS], begin = moec_seconds();
     int runs = 0, repeat = d->options->repeat < MOST_RUNS ? d->options->repeat : MOST_RUNS;
@@ -99,9 +99,33 @@ static moec_status time_passes(passes *p, moec_bench_layer *out) {
     }
     qsort(forward, (size_t)runs, sizeof *forward, compare);
     qsort(backward, (size_t)runs, sizeof *backward, compare);
-    out->forward_ms = 1e3 * forward[runs / 2];
-    out->backward_ms = 1e3 * backward[runs / 2];
+    *forward_ms = 1e3 * forward[runs / 2];
+    *backward_ms = 1e3 * backward[runs / 2];
     return MOEC_OK;
+}
+
+/* What the router chose last becomes the caller's choice: route only sorts then, route_bwd rests. */
+static moec_status give_choice(passes *p) {
+    bench_data *d = p->data;
+    moec_routing chosen;
+    int64_t slots = d->T * d->spec->K;
+    void *expert = one(p, "given.expert", MOEC_T_I32, slots), *weight = one(p, "given.weight", MOEC_T_F32, slots);
+    p->backward.dweight = one(p, "given.dweight", MOEC_T_F32, slots);
+    if (p->rc) return p->rc;
+    moec_layer_routing(p->layer, p->forward.saved, d->T, &chosen);
+    MOEC_TRY(moec_device_copy(d->device, NULL, expert, chosen.expert, (size_t)slots * sizeof(int32_t), p->err));
+    MOEC_TRY(moec_device_copy(d->device, NULL, weight, chosen.weight, (size_t)slots * sizeof(float), p->err));
+    p->forward.logits = p->backward.logits = NULL;
+    p->backward.dlogits = NULL;
+    p->forward.expert = expert;
+    p->forward.weight = weight;
+    return MOEC_OK;
+}
+
+static double gemm_flops(const moec_bench *bench, const moec_spec *s, int64_t T) {
+    double wide = (double)(moec_spec_U(s) + s->F);
+    double shared = (moec_spec_gated(s) ? 3 : 2) * (double)s->shared;
+    return 2 * (double)s->H * ((double)bench->rows * wide + (double)T * shared);
 }
 
 static void add_up(const moec_bench *bench, moec_bench_layer *out) {
@@ -122,7 +146,11 @@ moec_status bench_layer(bench_data *d, moec_bench *bench, moec_error *err) {
     moec_spec_print(d->spec, NULL, text, sizeof text);
     MOEC_TRY(moec_layer_create(d->device, text, &options, &p.layer, err));
     moec_status rc = prepare(&p);
-    if (!rc) rc = time_passes(&p, &bench->layer);
+    moec_bench_layer *out = &bench->layer;
+    if (!rc) rc = time_passes(&p, &out->forward_ms, &out->backward_ms);
+    if (!rc) rc = give_choice(&p);
+    if (!rc) rc = time_passes(&p, &out->given_forward_ms, &out->given_backward_ms);
+    out->gemm_flops = gemm_flops(bench, d->spec, d->T);
     bench->layer.saved_bytes = moec_layer_saved_bytes(p.layer, d->T);
     bench->layer.workspace_bytes = moec_layer_workspace_bytes(p.layer, d->T);
     bench->layer.measured = !rc;

@@ -51,6 +51,9 @@ static void print_layer(const moec_bench_layer *l) {
     printf("\nlayer: forward %.3f ms, backward %.3f ms, together %.3f ms", l->forward_ms, l->backward_ms, ms);
     if (l->flops > 0) printf(", %.3f TFLOP/s", l->flops / ms * 1e-9);
     printf("\n");
+    printf("products alone: forward %.4g, backward %.4g TFLOP/s\n", l->gemm_flops / l->forward_ms * 1e-9,
+           2 * l->gemm_flops / l->backward_ms * 1e-9);
+    printf("without the router: forward %.3f ms, backward %.3f ms\n", l->given_forward_ms, l->given_backward_ms);
     if (l->kernels_ms > 0) printf("sum of its kernels %.3f ms\n", l->kernels_ms);
     if (l->bound_ms > 0)
         printf("bound %.3f ms (each kernel at the nearer of its two ceilings): the layer reaches %.1f %%\n",
@@ -86,8 +89,9 @@ static void print_json(const moec_bench *b, json_t *object) {
     json_object_set_new(object, "peers", peers);
     json_object_set_new(object, "kernels", rows);
     if (l->measured)
-        json_object_set_new(object, "layer", json_pack("{s:f, s:f, s:f, s:f, s:f, s:I, s:I}", "forward_ms",
-                            l->forward_ms, "backward_ms", l->backward_ms, "flops", l->flops, "kernels_ms",
+        json_object_set_new(object, "layer", json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I}", "forward_ms",
+                            l->forward_ms, "backward_ms", l->backward_ms, "given_forward_ms", l->given_forward_ms,
+                            "given_backward_ms", l->given_backward_ms, "gemm_flops", l->gemm_flops, "flops", l->flops, "kernels_ms",
                             l->kernels_ms, "bound_ms", l->bound_ms, "saved_bytes", (json_int_t)l->saved_bytes,
                             "workspace_bytes", (json_int_t)l->workspace_bytes));
     cli_print_json(object);

@@ -39,6 +39,7 @@ T_CASE(layer_and_its_rows) {
     T_EQ((int64_t)row("up")->flops, 2 * 32 * 32 * 32);
     T_OK(row("up")->bound_ms > 0);
     T_OK(bench.layer.measured && bench.layer.forward_ms > 0 && bench.layer.backward_ms > 0);
+    T_OK(bench.layer.given_forward_ms > 0 && bench.layer.given_backward_ms > 0);
     T_OK(bench.layer.saved_bytes > 0 && bench.layer.workspace_bytes > 0);
 }
 

@@ -223,6 +223,41 @@ T_CASE(devices_come_and_go_and_share_a_context) {
     }
 }
 
+/* ---- a step neither waits nor takes memory nor moves data to or from the host ---- */
+
+T_CASE(a_layer_only_launches) {
+    static const char *const forbidden[] = {"cuStreamSynchronize", "cuEventSynchronize", "cuMemAlloc_v2",
+                                            "cuMemcpyHtoD_v2", "cuMemcpyDtoH_v2", "cuModuleLoadData"};
+    enum { T = 64, BYTES = 1 << 20 };
+    moec_device *device;
+    moec_layer *layer;
+    moec_error err = {0};
+    void *p[12];
+    fresh();
+    T_NEED(!moec_device_open("sm_90a", 0, &device, &err));
+    if (moec_layer_create(device, "E=4 K=2 H=64 F=64", NULL, &layer, &err)) T_FAIL("%s", err.text);
+    T_NEED(layer);
+    T_OK(moec_layer_saved_bytes(layer, T) < BYTES && moec_layer_workspace_bytes(layer, T) < BYTES);
+    for (int i = 0; i < 12; i++) T_NEED(!moec_alloc(device, BYTES, "a test", &p[i], &err));
+    moec_weights w = {.w1 = p[0], .w2 = p[1]};
+    moec_forward f = {.T = T, .x = p[2], .logits = p[3], .weights = w, .out = p[4], .saved = p[5], .workspace = p[6]};
+    moec_backward b = {.T = T, .x = p[2], .logits = p[3], .weights = w, .saved = p[5], .dout = p[7], .dx = p[8],
+                       .dw1 = p[9], .dw2 = p[10], .dlogits = p[11], .workspace = p[6]};
+    for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++) {
+        char fails[64];
+        snprintf(fails, sizeof fails, "%s=1", forbidden[i]);
+        setenv("FAKE_CUDA_FAIL", fails, 1);
+        if (moec_layer_forward(layer, &f, &err) || moec_layer_backward(layer, &b, &err))
+            T_FAIL("it calls %s: %s", forbidden[i], err.text);
+    }
+    setenv("FAKE_CUDA_FAIL", "cuLaunchKernelEx=1", 1); /* the stand-in does refuse when called */
+    T_EQ(moec_layer_forward(layer, &f, &err), MOEC_E_DEVICE);
+    unsetenv("FAKE_CUDA_FAIL");
+    for (int i = 0; i < 12; i++) moec_free(device, p[i]);
+    moec_layer_free(layer);
+    moec_device_close(device);
+}
+
 /* ---- memory and faults ---- */
 
 T_CASE(a_gpu_out_of_memory_says_what_for) {
