@@ -9,6 +9,7 @@
 #include <sys/utsname.h>
 
 #include "cache.h"
+#include "dl_cublas.h"
 #include "dl_cuda.h"
 #include "dl_hip.h"
 #include "dl_nvrtc.h"
@@ -144,6 +145,13 @@ static void check_nvrtc(doctor *d) {
     say(d, "NVRTC", "ok", detail, "");
 }
 
+static void check_cublas(doctor *d) {
+    const moec_cublas *cublas;
+    moec_error err = {0};
+    if (!moec_cublas_open(&cublas, &err)) say(d, "cuBLAS", "ok", cublas->path, "");
+    else say_error(d, "cuBLAS", &err, "moec bench has no compute ceiling on NVIDIA GPUs");
+}
+
 static void check_hip(doctor *d) {
     char id[MOEC_TOOLCHAIN_ID_BYTES];
     moec_error err = {0};
@@ -161,7 +169,7 @@ static void check_hiprtc(doctor *d) {
 }
 
 static void (*const checks[])(doctor *) = {
-    check_machine, check_compiler, check_cuda, check_nvrtc, check_hip_driver, check_hip,
+    check_machine, check_compiler, check_cuda, check_nvrtc, check_cublas, check_hip_driver, check_hip,
     check_hiprtc,
     check_cache, check_targets, check_peers,
 };

@@ -71,6 +71,9 @@ static void open_once(void) {
     }
     CUBLAS_FUNCTIONS(BIND)
 #undef BIND
+    Dl_info where;
+    if (dladdr(*(void **)(void *)&table.create, &where) && where.dli_fname)
+        snprintf(table.path, sizeof table.path, "%s", where.dli_fname);
 }
 
 moec_status moec_cublas_open(const moec_cublas **cublas, moec_error *err) {

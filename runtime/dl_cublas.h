@@ -19,6 +19,7 @@ typedef struct moec_cublas {
 #define FIELD(name, symbol, params) int(*name) params;
     CUBLAS_FUNCTIONS(FIELD)
 #undef FIELD
+    char path[512];     /* what was opened */
 } moec_cublas;
 
 /* Opens cuBLAS once per process: $MOEC_CUBLAS, the linker's path, /usr/local/cuda*, then the pip

@@ -57,7 +57,8 @@ static moec_status start(moec_error *err) {
         return moec_hint(err, rc, "unset it, or name the driver's libcuda.so.1");
     }
     if (!library) {
-        moec_status rc = moec_fail(err, MOEC_E_TOOL, "the NVIDIA driver (libcuda.so.1) is not here");
+        moec_status rc = moec_fail(err, MOEC_E_TOOL, "the NVIDIA driver (libcuda.so.1) is not here: "
+                                   "looked on the linker's path and in /usr/lib/wsl/lib");
         return moec_hint(err, rc, "install the driver, or use a CPU target; moec gen --compile needs "
                                   "NVRTC only");
     }

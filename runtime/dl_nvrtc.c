@@ -93,6 +93,9 @@ static moec_status start(moec_error *err) {
         moec_status rc = moec_fail(err, MOEC_E_TOOL, "%s is no usable NVRTC: it has no %s", table.path, missing);
         return moec_hint(err, rc, "moec needs NVRTC 12 or newer: pip install nvidia-cuda-nvrtc");
     }
+    Dl_info where; /* the file behind a name that the linker found */
+    if (dladdr(*(void **)(void *)&table.version, &where) && where.dli_fname)
+        snprintf(table.path, sizeof table.path, "%s", where.dli_fname);
     table.version(&table.major, &table.minor);
     if (table.major >= OLDEST_MAJOR) return MOEC_OK;
     moec_status rc = moec_fail(err, MOEC_E_TOOL, "NVRTC %d.%d in %s is too old", table.major,
