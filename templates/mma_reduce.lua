@@ -19,12 +19,13 @@ return {
         { name = "bm", values = { 128, 64 }, doc = "rows of a tile of the gradient" },
         { name = "bn", values = { 128, 256 }, doc = "columns of a tile of the gradient" },
         { name = "bk", values = { 32, 64 }, doc = "rows summed in a step" },
+        { name = "spread", values = { 4, 2, 1 }, doc = "places of a substep's products where copies are started" },
         { name = "stages", values = { 4, 3, 5, 6 }, doc = "steps in shared memory, one multiplied, the others on their way" },
     },
     constraints = {
         { why = "stages do not fit into shared memory", ok = function(r) return shared(r) <= r.target.shared_bytes end },
     },
-    default = function() return { bm = 128, bn = 128, bk = 32, stages = 4 } end,
+    default = function() return { bm = 128, bn = 128, bk = 32, spread = 4, stages = 4 } end,
     derive = function(r)
         local s, c = shapes[r.op.name], r.config
         local down, across = lib.ceil_div(r.spec[s.m], c.bm), lib.ceil_div(r.spec[s.n], c.bn)

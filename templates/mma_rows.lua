@@ -17,6 +17,7 @@ return {
         { name = "bm", values = { 128, 64 }, doc = "rows of a tile" },
         { name = "bn", values = { 128, 256 }, doc = "columns of a tile (lines of B; half gate, half up)" },
         { name = "bk", values = { 32, 64 }, doc = "depth of a step in the sum" },
+        { name = "spread", values = { 4, 2, 1 }, doc = "places of a substep's products where copies are started" },
         { name = "stages", values = { 4, 3, 5, 6 }, doc = "steps in shared memory, one multiplied, the others on their way" },
         { name = "group", values = { 8, 4, 16, 1 }, doc = "row tiles that share a column tile before the next column" },
     },
@@ -26,7 +27,7 @@ return {
     },
     default = function(r)
         local rows = r.tokens > 0 and r.tokens * r.spec.K // r.spec.E or 4096
-        return { bm = rows <= 64 and 64 or 128, bn = 128, bk = 32, stages = 4, group = 8 }
+        return { bm = rows <= 64 and 64 or 128, bn = 128, bk = 32, spread = 4, stages = 4, group = 8 }
     end,
     derive = function(r)
         local s, c, name = shapes[r.op.name], r.config, r.op.name
