@@ -330,6 +330,12 @@ static moec_status run(bench_data *d, moec_bench *bench, const moec_plan *plan, 
     return bench_layer(d, bench, err);
 }
 
+moec_status moec_bench_check_cpu_time(const moec_device *device, const moec_bench_options *options, moec_error *err) {
+    if (!options->cpu_time || (!strcmp(device->target->family, "cpu") && device->threads == 1)) return MOEC_OK;
+    moec_status rc = moec_fail(err, MOEC_E_INVAL, "CPU time is that of one worker on a CPU target");
+    return moec_hint(err, rc, "add --threads 1, or leave --cpu-time out");
+}
+
 moec_status moec_bench_run(moec_device *device, const moec_spec *spec, const moec_bench_options *options,
                            moec_bench *bench, moec_error *err) {
     moec_plan plan;
@@ -338,10 +344,7 @@ moec_status moec_bench_run(moec_device *device, const moec_spec *spec, const moe
     if (options->repeat < 1) return moec_fail(err, MOEC_E_INVAL, "repeat must be at least 1");
     if (options->tokens > moec_routing_most_tokens(spec))
         return moec_fail(err, MOEC_E_INVAL, "too many tokens: rows are numbered by 32-bit integers");
-    if (options->cpu_time && (strcmp(device->target->family, "cpu") || device->threads != 1)) {
-        moec_status rc = moec_fail(err, MOEC_E_INVAL, "CPU time is that of one worker on a CPU target");
-        return moec_hint(err, rc, "add --threads 1, or leave --cpu-time out");
-    }
+    MOEC_TRY(moec_bench_check_cpu_time(device, options, err));
     MOEC_TRY(moec_plan_read(options->plan, spec, device->target, &plan, err));
     bench_data d = {.device = device, .spec = spec, .options = options, .T = options->tokens,
                     .R = options->tokens * spec->K};

@@ -59,6 +59,8 @@ typedef struct moec_bench {
     moec_bench_layer layer;
 } moec_bench;
 
+/* options->cpu_time goes with one worker of a CPU target. */
+moec_status moec_bench_check_cpu_time(const moec_device *device, const moec_bench_options *options, moec_error *err);
 /* Is `name` in a list separated by commas? */
 bool moec_bench_asked(const char *list, const char *name);
 

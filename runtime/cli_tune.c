@@ -53,7 +53,8 @@ static moec_status run(cli_call *call, moec_error *err) {
     moec_search_options options = {
         .bench = {.tokens = cli_int(call, "tokens"), .routing = cli_text(call, "routing"),
                   .seed = (uint64_t)cli_int(call, "seed"), .repeat = (int)cli_int(call, "repeat"),
-                  .sets = (int)cli_int(call, "sets"), .ops = ops, .progress = step, .user = &progress},
+                  .sets = (int)cli_int(call, "sets"), .ops = ops,
+                  .cpu_time = cli_flag(call, "cpu-time"), .progress = step, .user = &progress},
         .candidates = (int)cli_int(call, "candidates"), .seconds = cli_real(call, "seconds"),
     };
     cli_settings(call, &spec, device->target->name);
@@ -79,6 +80,7 @@ static const cli_option options[] = {
     {"seconds",    0, CLI_REAL, "S",     "60", "for one kernel, compilers included"},
     {"repeat",     0, CLI_INT,  "N",     "15", "timed runs of each finalist"},
     {"sets",       0, CLI_INT,  "N",     "0",  "sets of weights used in turn: 1 is warm, 0 enough to pass the caches"},
+    {"cpu-time",   0, CLI_FLAG, "",      NULL, "count the time the one worker ran: for a busy machine, with --threads 1"},
     {NULL, 0, CLI_FLAG, NULL, NULL, NULL},
 };
 

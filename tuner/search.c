@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bench_data.h"
 #include "ceiling.h"
@@ -37,6 +38,13 @@ typedef struct race {
     double deadline;
     moec_error *err;
 } race;
+
+/* Seconds that pass, also where moec_seconds counts those of the worker alone. */
+static double wall(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
 
 /* ---- candidates ---- */
 
@@ -118,7 +126,7 @@ static moec_status create(race *r, int first, int count) {
     return MOEC_OK;
 }
 
-static bool late(const race *r) { return moec_seconds() > r->deadline; }
+static bool late(const race *r) { return wall() > r->deadline; }
 
 static moec_status create_all(race *r) {
     for (int first = 0; first < r->count;) {
@@ -250,7 +258,7 @@ static moec_status run_race(race *r) {
 static moec_status search_row(bench_data *d, const moec_search_options *options, const moec_layer_row *row,
                               moec_search_row *out, bool *taken, moec_error *err) {
     race r = {.data = d, .op = moec_op_get(row->op), .spec = moec_layer_row_spec(row, d->spec), .dense = row->shared,
-              .options = options, .row = out, .deadline = moec_seconds() + options->seconds, .err = err};
+              .options = options, .row = out, .deadline = wall() + options->seconds, .err = err};
     *out = (moec_search_row){.in_time = true};
     snprintf(out->name, sizeof out->name, "%s", row->name);
     r.request = (moec_request){.op = r.op, .spec = &r.spec, .target = d->device->target, .tokens = d->T};
@@ -291,9 +299,12 @@ moec_status moec_search_run(moec_device *device, const moec_spec *spec, const mo
     *count = 0;
     if (o->tokens < 1 || o->repeat < 1 || options->candidates < 1)
         return moec_fail(err, MOEC_E_INVAL, "tokens, repeat and candidates must be at least 1");
+    MOEC_TRY(moec_bench_check_cpu_time(device, o, err));
     MOEC_TRY(moec_device_ready(device, err));
     bench_data d = {.device = device, .spec = spec, .options = o, .T = o->tokens, .R = o->tokens * spec->K};
+    moec_seconds_of_thread(o->cpu_time);
     moec_status rc = each_row(&d, options, rows, count, err);
+    moec_seconds_of_thread(false);
     bench_data_close(&d);
     if (!rc && !*count)
         return moec_fail(err, MOEC_E_UNSUPPORTED, "none of these kernels has more than one legal config");
