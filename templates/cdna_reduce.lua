@@ -38,7 +38,7 @@ return {
         return {
             launch = { grid = ("%d"):format(lib.round_up(groups * down * across, 8)), block = threads },
             env = { shape = s },
-            promise = lib.cdna_promise(c, lds(c)),
+            promise = lib.cdna_promise(c, lds(c), r.spec[s.m] < c.bm or r.spec[s.n] < c.bn),
             derived = {
                 { "THREADS", threads, "of a block: four waves, 2 x 2 over the tile" },
                 { "HEIGHT", r.spec[s.m], "rows of the result" },

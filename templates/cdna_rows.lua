@@ -50,7 +50,7 @@ return {
         return {
             launch = { grid = dh and grid .. ";(R+255)/256" or grid, block = threads, phases = dh and 2 or 1,
                        scratch = dh and ("4*(R+1)*%d"):format(column_tiles) or "0" },
-            promise = lib.cdna_promise(c, lds(c)),
+            promise = lib.cdna_promise(c, lds(c), n < width),
             derived = {
                 { "THREADS", threads, "of a block: four waves, 2 x 2 over the tile" },
                 { "INNER", r.spec[s.k], "length of the sums" },

@@ -129,11 +129,12 @@ function lib.gpu_params(op, launch, maps)
 end
 
 -- What the CDNA GEMMs promise about their machine code: four waves, 2 x 2 over a tile, each lane with 8 steps of
--- k an operand, which two matrix instructions share.
-function lib.cdna_promise(c, lds)
+-- k an operand, which two matrix instructions share. Where one tile is more than the `whole` result, the compiler
+-- leaves out products that nobody stores, and their number is not promised.
+function lib.cdna_promise(c, lds, whole)
     local products = (c.bm // 2 // c.mi) * (c.bn // 2 // c.mi)
     return { lds = lds, waves = c.waves, matrix = c.mi == 32 and "32x32x8" or "16x16x16",
-             matrix_count = products * 2 * (c.bk // (8 * (64 // c.mi))) }
+             matrix_count = whole and 0 or products * 2 * (c.bk // (8 * (64 // c.mi))) }
 end
 
 return lib
