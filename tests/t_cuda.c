@@ -104,6 +104,8 @@ T_CASE(a_ragged_f32_layer_for_sm_80) {
     compile("sm_80", "layer", "E=61 K=4 capacity=1.25 H=72 F=40 dtype=f32 act=geglu layout=interleaved", 8);
 }
 T_CASE(a_ragged_bf16_layer_for_sm_90a) { compile("sm_90a", "layer", "E=60 K=4 H=72 F=40 capacity=1.25", 8); }
+T_CASE(column_blocks_for_sm_80) { compile("sm_80", "down,dx,combine", "E=8 K=2 H=264 F=136 bias=1 columns=88", 3); }
+T_CASE(column_blocks_for_sm_90a) { compile("sm_90a", "down,dx,combine", "E=8 K=2 H=264 F=136 bias=1 columns=88", 3); }
 T_CASE(the_trainers_ops_for_sm_80) { compile("sm_80", DENSE, MODEL, 14); }
 T_CASE(the_trainers_ops_for_sm_90a) { compile("sm_90a", DENSE, MODEL, 14); }
 

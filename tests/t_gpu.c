@@ -514,6 +514,29 @@ T_CASE(a_layer_compiles_in_seconds_and_loads_in_milliseconds) {
     moec_dir_remove(dir);
 }
 
+/* PTX of sm_80 is finished by the driver, which reports nothing: what it made must keep to registers. */
+static void in_registers(const char *spec) {
+    moec_device *device;
+    const moec_cuda *cuda;
+    moec_layer *layer;
+    int count = 0;
+    OPEN_TARGET("sm_80", device);
+    TRY(moec_cuda_open(&cuda, &err));
+    TRY(moec_layer_create(device, spec, NULL, &layer, &err));
+    for (const moec_module *m = device->modules; m; m = m->next, count++) {
+        int local = -1, registers = -1;
+        T_EQ(cuda->function_get(&local, CU_FUNC_LOCAL_BYTES, m->entry), 0);
+        T_EQ(cuda->function_get(&registers, CU_FUNC_REGISTERS, m->entry), 0);
+        if (local) T_FAIL("%s: %d bytes of local memory, %d registers", m->kernel.symbol, local, registers);
+    }
+    T_OK(count >= 9);
+    moec_layer_free(layer);
+    moec_device_close(device);
+}
+
+T_CASE(the_driver_spills_nothing_in_bf16) { in_registers("E=64 K=8 H=1024 F=512"); }
+T_CASE(the_driver_spills_nothing_in_f32) { in_registers("E=64 K=8 H=1024 F=512 dtype=f32"); }
+
 /* ---- bad input ---- */
 
 T_CASE(a_layer_refuses_host_pointers_and_lives_on) {
