@@ -13,8 +13,9 @@
 
 enum { SIMDS = 4, WAVES_DOWN = 2, WAVES_ACROSS = 2, FILE_REGISTERS = 512, MOST_WAVES = 8,
        LDS_BYTES = 65536 };
-/* Clocks of a step that a lone block cannot hide: barrier, and LDS latency of its first operands. */
-enum { EXPOSED = 200, LDS_RATE = 128, CACHE_RATE = 64 };
+/* Clocks of a barrier that a lone block cannot hide: its last wave's way there, and the latency of LDS before the
+ * first operands are back. */
+enum { EXPOSED = 100, LDS_RATE = 128, CACHE_RATE = 64 };
 
 static const struct { const char *target; double mfma, peak, memory; } machines[] = {
     {"gfx942", 2048, 1307e12, 5.3e12}, /* FLOP a clock and CU, FLOP/s, bytes/s */
@@ -60,9 +61,12 @@ static void shares(const moec_kernel *k, double rate, moec_model_row *out) {
     if (by_registers > MOST_WAVES) by_registers = MOST_WAVES;
     out->blocks = (int)(by_registers < by_lds ? by_registers : by_lds);
     if (out->blocks < 1) out->blocks = 1;
-    /* One block: its own chain. Several: whichever unit they share is busiest. */
-    double alone = mfma + writes + EXPOSED, busiest = mfma > reads + writes ? mfma : reads + writes;
+    int64_t barriers = tunable(&k->config, "buffers") == 1 ? 2 : 1; /* a step */
+    double alone = mfma + writes + (double)barriers * EXPOSED;
+    double busiest = mfma > reads + writes ? mfma : reads + writes;
     if (cache > busiest) busiest = cache;
+    if (busiest > alone) alone = busiest;
+    out->mfma_alone = mfma / alone;
     double time = out->blocks * busiest > alone ? out->blocks * busiest : alone;
     out->mfma = out->blocks * mfma / time;
     out->lds = out->blocks * (reads + writes) / time;

@@ -1,7 +1,16 @@
 /* model: what a matrix kernel for an AMD GPU could reach at best, from its config and its code object.
  *
- * A model, never a measurement: cycles of the matrix units, LDS and vector caches for one step of BK,
- * overlapped as far as the blocks that fit on a compute unit allow. Rates: CDNA2 and CDNA3 ISA manuals
+ * A model, never a measurement: cycles of the matrix units, LDS and vector caches for one step of BK of the main
+ * loop, operands in cache. Two bounds on the share of time in which the matrix units work:
+ *
+ * - alone: one block on a compute unit. Its stores to LDS and its barriers come between its products and hide
+ *   behind nothing.
+ * - together: the blocks that fit on a compute unit, a wave of each on every SIMD. While one waits another
+ *   works, so the unit that is busiest over all of them sets the pace: an upper bound that supposes they fall
+ *   out of step, as independent blocks tend to and nothing enforces.
+ *
+ * What comes on top of either: a tile's first loads and its epilogue, part-filled tiles at an expert's last rows,
+ * misses, the clock under load. Rates: CDNA2 and CDNA3 ISA manuals
  * and AMD's matrix instruction calculator; LDS 128 bytes a clock, vector cache 64. */
 #ifndef MOEC_MODEL_H
 #define MOEC_MODEL_H
@@ -12,7 +21,8 @@ typedef struct moec_model_row {
     char name[24], config[160];
     int64_t registers, lds_bytes, spills; /* a lane's vector registers; a block's LDS */
     int blocks;                           /* that fit on a compute unit, a wave of each on a SIMD */
-    double mfma, lds, cache;              /* share of the step's time: busy matrix units, LDS, cache */
+    double mfma_alone;                    /* share of the step's time that the matrix units are busy: one block */
+    double mfma, lds, cache;              /* all that fit: busy matrix units, LDS, cache */
     double flops, bytes, roofline_ms;     /* whole GPU (gfx90a: one GCD), at peak */
     double compile_s;
 } moec_model_row;
