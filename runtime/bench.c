@@ -38,16 +38,29 @@ typedef struct subject {
     bench_data *data;
     const moec_op *op;
     moec_spec spec;
-    bool dense;
+    bool dense, packed;        /* packed: rows lie one after the other, nothing is gathered */
     moec_module *module;
     void *scratch;
     int inner, turn;           /* launches of a sample; runs so far */
 } subject;
 
+/* The operand that is gathered by token becomes a buffer of R rows, read in order. */
+static moec_status pack_rows(subject *s, moec_arg *args, moec_error *err) {
+    int x = moec_op_arg(s->op, "x"), dout = moec_op_arg(s->op, "dout");
+    bench_buffer *rows;
+    moec_arg_type type = s->spec.dtype == MOEC_BF16 ? MOEC_T_BF16 : MOEC_T_F32;
+    size_t bytes = (size_t)(s->data->R * s->spec.H) * moec_type_bytes(type);
+    MOEC_TRY(bench_buffer_get(s->data, "packed", type, bytes, 1, &rows, err));
+    args[x >= 0 ? x : dout].ptr = rows->at[0];
+    args[moec_op_arg(s->op, "row_slot")].ptr = NULL;
+    return MOEC_OK;
+}
+
 static moec_status launch(subject *s, moec_error *err) {
     moec_arg args[MOEC_MAX_ARGS];
     moec_sizes sizes = bench_sizes(s->data, &s->spec, s->dense);
     MOEC_TRY(bench_args(s->data, s->op, &s->spec, s->dense, s->turn++, args, err));
+    if (s->packed) MOEC_TRY(pack_rows(s, args, err));
     return moec_module_launch(s->data->device, NULL, s->module, args, sizes.T, sizes.R, sizes.N, s->scratch,
                               err);
 }
@@ -223,15 +236,17 @@ static moec_status rounds(subject *s, moec_bench *bench, moec_bench_row *row, ri
     return MOEC_OK;
 }
 
-static moec_status time_row(bench_data *d, moec_bench *bench, const char *name, const moec_op *op,
-                            const moec_spec *spec, bool dense, const char *config, moec_error *err) {
+/* wanted: op, spec, dense, packed. */
+static moec_status time_row(bench_data *d, moec_bench *bench, const char *name, const subject *wanted,
+                            const char *config, moec_error *err) {
     if (bench->count == MOEC_BENCH_ROWS) return moec_fail(err, MOEC_E_INVAL, "too many rows to time");
     moec_bench_row *row = &bench->row[bench->count];
-    subject s = {.data = d, .op = op, .spec = *spec, .dense = dense};
+    subject s = *wanted;
     rival rivals[MOEC_BENCH_PEERS] = {0};
     int count = 0;
     times *t = calloc(1, sizeof *t);
     if (!t) return moec_fail(err, MOEC_E_NOMEM, "out of memory: times");
+    s.data = d;
     snprintf(row->name, sizeof row->name, "%s", name);
     if (d->options->progress) d->options->progress(d->options->user, name);
     moec_status rc = prepare(&s, config, err);
@@ -265,29 +280,47 @@ static moec_status layer_rows(bench_data *d, moec_bench *bench, const moec_plan 
         const moec_layer_row *row = moec_layer_row_at(i);
         char config[512] = "";
         if (!moec_layer_row_used(row, d->spec) || (ops && !moec_bench_asked(ops, row->name))) continue;
-        moec_spec spec = moec_layer_row_spec(row, d->spec);
+        subject wanted = {.op = moec_op_get(row->op), .spec = moec_layer_row_spec(row, d->spec),
+                          .dense = row->shared};
         moec_plan_find(plan, row->name, config, sizeof config);
-        MOEC_TRY(time_row(d, bench, row->name, moec_op_get(row->op), &spec, row->shared, config, err));
+        MOEC_TRY(time_row(d, bench, row->name, &wanted, config, err));
     }
     return MOEC_OK;
 }
 
-/* Ops that are no row of the layer: the trainer's dense helpers, by name. */
+/* Rows that no layer has, to compare with libraries of grouped products: "up.packed" (dh, dw1, dw2)
+ * reads rows that lie packed, expert after expert, as those libraries want them; "up.plain" is up's
+ * product alone, [R][H] by [2F][H], which is what `down` does with H and F in other places. */
+static bool packed_row(const char *name, const moec_spec *spec, subject *wanted) {
+    const char *dot = strchr(name, '.');
+    char op[16];
+    if (!dot || dot - name >= (ptrdiff_t)sizeof op) return false;
+    snprintf(op, sizeof op, "%.*s", (int)(dot - name), name);
+    *wanted = (subject){.op = moec_op_find(op), .spec = *spec, .packed = true};
+    if (!strcmp(dot, ".packed")) return wanted->op && moec_op_arg(wanted->op, "row_slot") >= 0;
+    *wanted = (subject){.op = moec_op_get(MOEC_OP_down), .spec = *spec};
+    wanted->spec.H = moec_spec_U(spec), wanted->spec.F = spec->H;
+    wanted->spec.bias = 0;
+    return !strcmp(name, "up.plain");
+}
+
+/* Ops that are no row of the layer: the trainer's dense helpers and packed rows, by name. */
 static moec_status other_ops(bench_data *d, moec_bench *bench, moec_error *err) {
     char list[512];
     snprintf(list, sizeof list, "%s", d->options->ops ? d->options->ops : "");
     for (char *rest = list, *name; (name = strtok_r(rest, ",", &rest));) {
         const moec_op *op = moec_op_find(name);
+        subject wanted = {.op = op, .spec = *d->spec, .dense = op && moec_op_arg(op, "offsets") < 0};
         bool is_row = !strcmp(name, "layer");
         for (moec_layer_slot i = 0; i < MOEC_L_COUNT && !is_row; i++)
             is_row = !strcmp(moec_layer_row_at(i)->name, name);
         if (is_row) continue;
-        if (!op) {
+        if (!op && !packed_row(name, d->spec, &wanted)) {
             moec_status rc = moec_fail(err, MOEC_E_SPEC, "--op %s: no such op or layer row", name);
-            return moec_hint(err, rc, "rows: route up down combine dh dw2 dw1 dx route_bwd layer; ops: those "
-                             "of gen/op.def (linear, attention, adamw ...)");
+            return moec_hint(err, rc, "rows: route up down combine dh dw2 dw1 dx route_bwd layer; packed: up.plain "
+                             "up.packed dh.packed dw2.packed dw1.packed; ops: those of gen/op.def (linear, adamw ...)");
         }
-        MOEC_TRY(time_row(d, bench, name, op, d->spec, moec_op_arg(op, "offsets") < 0, "", err));
+        MOEC_TRY(time_row(d, bench, name, &wanted, "", err));
     }
     return MOEC_OK;
 }

@@ -62,6 +62,18 @@ T_CASE(any_device_can_time_its_copy) {
     moec_device_close(device);
 }
 
+T_CASE(packed_rows_beside_gathered_ones) {
+    moec_bench_options o = {.tokens = 16, .routing = "uniform", .seed = 1, .repeat = 2, .sets = 1,
+                            .ops = "up,up.plain,up.packed,dw1.packed,dw2.packed,dh.packed"};
+    T_EQ(run("E=4 K=2 H=32 F=16", o), MOEC_OK);
+    T_EQ(bench.count, 6);
+    T_OK(row("up.plain")->flops == row("up")->flops && row("up.packed")->flops == row("up")->flops);
+    o.ops = "down.packed"; /* down gathers nothing */
+    T_EQ(run("E=4 K=2 H=32 F=16", o), MOEC_E_SPEC);
+    o.ops = "up.fast";
+    T_EQ(run("E=4 K=2 H=32 F=16", o), MOEC_E_SPEC);
+}
+
 T_CASE(wrong_questions) {
     moec_bench_options o = {.tokens = 0, .routing = "uniform", .seed = 1, .repeat = 2};
     T_EQ(run("H=32 F=16", o), MOEC_E_INVAL);

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""Grouped products alone on a CUDA GPU: moec's kernels and torch._grouped_mm, run by run in turn, in one process.
+
+    tests/peers/torch_grouped.py [--lib build/libmoec.so] [--runs 20] [T,H,F,E,K ...]
+
+bf16, uniform random routing, rows already packed by expert, groups of any length:
+  up    [R][H] by [2F][H] of its expert   (moec: op down of a spec with H and F exchanged, the plain product)
+  down  [R][F] by [H][F]
+  dW1   [2F][R] by [R][H], bf16           (moec: op dw1 without row_slot)
+PyTorch takes weights as moec stores them and transposed; its better time counts. Also, for the price of gathering,
+moec's dw1 and up with rows gathered by token beside the same kernels on packed rows. TFLOP/s of real rows, medians.
+"""
+import argparse, ctypes, torch
+
+SHAPES = ["40960,768,256,128,8", "24576,1536,256,128,8", "24576,1536,1024,32,2", "32768,4096,256,256,16",
+          "32768,4096,512,128,8", "32768,4096,1024,128,8", "32768,2048,768,128,8", "32768,2048,1024,64,8",
+          "16384,2048,1408,64,6", "8192,4096,14336,8,2"]
+
+
+class Moec:
+    """Kernels of libmoec.so, launched on PyTorch's stream and buffers."""
+
+    def __init__(self, path):
+        self.lib = ctypes.CDLL(path)
+        for name in ("moec_op_find", "moec_op_get"):
+            getattr(self.lib, name).restype = ctypes.c_void_p
+        self.error = ctypes.create_string_buffer(1 << 16)
+        self.device = ctypes.c_void_p()
+        self.check(self.lib.moec_device_open(b"sm_90a", 0, ctypes.byref(self.device), self.error))
+
+    def check(self, status):
+        if status:
+            raise RuntimeError(self.error.raw[4:].split(b"\0")[0].decode(errors="replace"))
+
+    def scratch(self, count):
+        return torch.empty(count, device="cuda", dtype=torch.uint8)
+
+    def kernel(self, op, spec, T, R, args):
+        """A function that launches op on args: tensors, integers, None."""
+        text, found, module = ctypes.create_string_buffer(1 << 12), ctypes.c_void_p(), ctypes.c_void_p()
+        found.value = self.lib.moec_op_find(op.encode())
+        self.check(self.lib.moec_spec_parse(spec.encode(), text, self.error))
+        self.check(self.lib.moec_module_create(self.device, found, text, None, ctypes.c_int64(T), ctypes.byref(module),
+                                               self.error))
+        words = [0 if a is None else a if isinstance(a, int) else a.data_ptr() for a in args]
+        array = (ctypes.c_uint64 * len(words))(*words)
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        bytes_needed = ctypes.c_size_t()
+        self.check(self.lib.moec_module_scratch(self.device, module, ctypes.c_int64(T), ctypes.c_int64(R), ctypes.c_int64(0),
+                                                ctypes.byref(bytes_needed), self.error))
+        scratch = self.scratch(bytes_needed.value)
+        launch, keep = self.lib.moec_module_launch, (args, scratch)
+
+        def run():
+            self.check(launch(self.device, stream, module, array, ctypes.c_int64(T), ctypes.c_int64(R), ctypes.c_int64(0),
+                              ctypes.c_void_p(scratch.data_ptr()), self.error))
+            return keep
+        return run
+
+
+def medians(functions, runs):
+    """Milliseconds of each, run in turn."""
+    times = [[] for _ in functions]
+    for r in range(-3, runs):
+        for f, t in zip(functions, times):
+            a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            a.record(); f(); b.record(); b.synchronize()
+            if r >= 0:
+                t.append(a.elapsed_time(b))
+    return [sorted(t)[len(t) // 2] for t in times]
+
+
+def close(got, want, rows):
+    """bf16 products of the same bf16 operands differ by roundings only."""
+    g, w = got[rows].float(), want[rows].float()
+    return ((g - w).norm() / w.norm()).item()
+
+
+def shape(moec, text, runs):
+    T, H, F, E, K = map(int, text.split(","))
+    dev, bf = "cuda", torch.bfloat16
+    x = torch.randn(T, H, device=dev, dtype=bf)
+    slots = torch.rand(T, E, device=dev).topk(K, -1).indices.flatten()
+    row_slot = slots.sort(stable=True).indices.to(torch.int32)
+    ends = slots.bincount(minlength=E).cumsum(0).to(torch.int32)
+    offsets = torch.cat([ends.new_zeros(1), ends])
+    R, U = T * K, 2 * F
+    packed = x[(row_slot // K).long()].contiguous()
+    h, a = torch.randn(R, U, device=dev, dtype=bf), torch.randn(R, F, device=dev, dtype=bf)
+    w1, w2 = torch.randn(E, U, H, device=dev, dtype=bf) * 0.02, torch.randn(E, H, F, device=dev, dtype=bf) * 0.02
+    w1t, w2t = w1.transpose(1, 2).contiguous(), w2.transpose(1, 2).contiguous()
+    spec = f"E={E} K={K} H={H} F={F} wgrad=same"
+    swapped = f"E={E} K={K} H={U} F={H} wgrad=same"
+    out_h, out_y = torch.empty_like(h), torch.empty(R, H, device=dev, dtype=bf)
+    dw1 = torch.empty(E, U, H, device=dev, dtype=bf)
+    up = moec.kernel("down", swapped, T, R, [packed, w1, None, offsets, out_h, T])
+    down = moec.kernel("down", spec, T, R, [a, w2, None, offsets, out_y, T])
+    red = moec.kernel("dw1", spec, T, R, [h, packed, offsets, None, dw1, 0, T])
+    red_g = moec.kernel("dw1", spec, T, R, [h, x, offsets, row_slot, dw1, 0, T])
+    up_p = moec.kernel("up", spec, T, R, [packed, w1, None, offsets, None, out_h, a, T])
+    up_g = moec.kernel("up", spec, T, R, [x, w1, None, offsets, row_slot, out_h, a, T])
+    mm = torch._grouped_mm
+    some = slice(R // 2, R // 2 + 4096)
+    up(); down(); red()
+    errors = (close(out_h, mm(packed, w1.transpose(1, 2), offs=ends), some), close(out_y, mm(a, w2.transpose(1, 2), offs=ends), some),
+              close(dw1, mm(h.t(), packed, offs=ends), slice(0, 1)))
+    flops = 4 * R * H * F * 1e-9
+    t = medians([lambda: mm(packed, w1.transpose(1, 2), offs=ends), lambda: mm(packed, w1t, offs=ends), up], runs)
+    d = medians([lambda: mm(a, w2.transpose(1, 2), offs=ends), lambda: mm(a, w2t, offs=ends), down], runs)
+    w = medians([lambda: mm(h.t(), packed, offs=ends), lambda: mm(packed.t(), h, offs=ends), red], runs)
+    g = medians([red, red_g, up_p, up_g], runs)
+    row = [flops / min(t[:2]), flops / t[2], flops / 2 / min(d[:2]), flops / 2 / d[2], flops / min(w[:2]), flops / w[2]]
+    print(f"{text:24s} up {row[0]:4.0f} {row[1]:4.0f}  down {row[2]:4.0f} {row[3]:4.0f}  dW1 {row[4]:4.0f} {row[5]:4.0f}   "
+          f"gather costs dw1 {100 * (g[1] / g[0] - 1):+.1f} % up {100 * (g[3] / g[2] - 1):+.1f} %   "
+          f"differ by {max(errors):.1e}", flush=True)
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--lib", default="build/libmoec.so")
+    ap.add_argument("--runs", type=int, default=20)
+    ap.add_argument("shapes", nargs="*")
+    args = ap.parse_args()
+    torch.manual_seed(0)
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    ms = medians([lambda: a @ b], args.runs)[0]
+    print(f"cuBLAS 8192^3 {2 * 8192**3 / ms * 1e-9:.0f} TFLOP/s\nTFLOP/s: torch._grouped_mm, then moec")
+    moec = Moec(args.lib)
+    for text in args.shapes or SHAPES:
+        shape(moec, text, args.runs)
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()
