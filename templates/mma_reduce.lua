@@ -25,7 +25,10 @@ return {
     constraints = {
         { why = "stages do not fit into shared memory", ok = function(r) return shared(r) <= r.target.shared_bytes end },
     },
-    default = function() return { bm = 128, bn = 128, bk = 32, spread = 4, stages = 4 } end,
+    default = function(r) -- as in mma_rows
+        if r.target.name == "sm_90a" then return { bm = 128, bn = 128, bk = 64, spread = 2, stages = 3 } end
+        return { bm = 128, bn = 128, bk = 32, spread = 4, stages = 3 }
+    end,
     derive = function(r)
         local s, c = shapes[r.op.name], r.config
         local down, across = lib.ceil_div(r.spec[s.m], c.bm), lib.ceil_div(r.spec[s.n], c.bn)

@@ -25,9 +25,13 @@ return {
         { why = "stages do not fit into shared memory", ok = function(r)
             return shared(r.config) <= r.target.shared_bytes end },
     },
+    -- Two blocks share a multiprocessor. On an H100 steps of 64 were best (docs/notes.md); elsewhere three
+    -- steps of 32 let two blocks fit into the 100 KiB of compute capability 8.6 and 8.9 too.
     default = function(r)
         local rows = r.tokens > 0 and r.tokens * r.spec.K // r.spec.E or 4096
-        return { bm = rows <= 64 and 64 or 128, bn = 128, bk = 32, spread = 4, stages = 4, group = 8 }
+        local bm = rows <= 64 and 64 or 128
+        if r.target.name == "sm_90a" then return { bm = bm, bn = 128, bk = 64, spread = 2, stages = 3, group = 8 } end
+        return { bm = bm, bn = 128, bk = 32, spread = 4, stages = 3, group = 8 }
     end,
     derive = function(r)
         local s, c, name = shapes[r.op.name], r.config, r.op.name

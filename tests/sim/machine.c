@@ -1,0 +1,162 @@
+/* Threads of a block are fibres that take turns where they meet: at barriers, in operations of a warp.
+ *
+ * Copies of cp.async happen as late as they may: when their thread waits for their group. A kernel that
+ * reads too early finds NaN, or the step before. With SIM_COPIES=early they happen at once, so that one
+ * that overwrites too early is found. SIM_THREADS=backwards turns the order of the threads. */
+#include "machine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+enum { STACK_BYTES = 128 << 10, MOST_COPIES = 64, MOST_GROUPS = 8 };
+
+typedef struct copy { unsigned to; const void *from; int bytes; } copy;
+typedef struct group { copy copies[MOST_COPIES]; int count; } group;
+
+typedef struct fibre {
+    ucontext_t context;
+    char *stack;
+    bool ended;
+    int met;                    /* operations of the warp so far */
+    group groups[MOST_GROUPS];  /* a ring: [first], ..., the open one */
+    int first, closed;          /* closed ones; the open one is behind them */
+} fibre;
+
+typedef struct warp {
+    sim_words brought[2][SIM_WARP]; /* of this operation and the one before: nobody is two behind */
+    int there, passed;
+} warp;
+
+static fibre fibres[SIM_MOST_THREADS];
+static warp warps[SIM_MOST_THREADS / SIM_WARP];
+static ucontext_t outside;
+static int alive, waiting, barriers, threads_in_block;
+static bool early, failed;
+static void (*kernel)(void **);
+static void **kernel_params;
+unsigned sim_shared_bytes;
+
+static void leave(void) { swapcontext(&fibres[sim_machine.thread].context, &outside); }
+
+_Noreturn void sim_report(const char *what, unsigned long where) {
+    fprintf(stderr, "simulated GPU: %s (%#lx) in block %ld, thread %d\n", what, where, sim_machine.block,
+            sim_machine.thread);
+    failed = true;
+    for (;;) leave();
+}
+
+/* ---- where threads meet ---- */
+
+static void open_barrier(void) {
+    waiting = 0;
+    barriers++;
+}
+
+static void barrier(void) {
+    int this_one = barriers;
+    if (++waiting == alive) open_barrier();
+    while (barriers == this_one) leave();
+}
+
+static const sim_words *meet(const unsigned *mine, int count) {
+    fibre *f = &fibres[sim_machine.thread];
+    warp *w = &warps[sim_machine.thread / SIM_WARP];
+    int turn = f->met++;
+    memcpy(w->brought[turn % 2][sim_machine.thread % SIM_WARP], mine, (size_t)count * sizeof *mine);
+    if (++w->there == SIM_WARP) w->there = 0, w->passed = turn + 1;
+    while (w->passed <= turn) leave();
+    return w->brought[turn % 2];
+}
+
+/* ---- copies ---- */
+
+static void perform(const copy *c) {
+    if (c->bytes) memcpy(sim_machine.shared + c->to, c->from, 16);
+    else memset(sim_machine.shared + c->to, 0, 16);
+}
+
+static void start_copy(unsigned to, const void *from, int bytes) {
+    fibre *f = &fibres[sim_machine.thread];
+    group *open = &f->groups[(f->first + f->closed) % MOST_GROUPS];
+    copy c = {to, from, bytes};
+    if (to % 16 || to + 16 > sim_shared_bytes) sim_report("cp.async outside of shared memory", to);
+    if (bytes != 0 && bytes != 16) sim_report("cp.async of so many bytes", (unsigned long)bytes);
+    if (bytes && ((size_t)from % 16 || !fake_holds(from, 16))) sim_report("cp.async from nowhere", (size_t)from);
+    if (open->count == MOST_COPIES) sim_report("too many copies in a group", MOST_COPIES);
+    if (early) perform(&c);
+    else open->copies[open->count++] = c;
+}
+
+static void commit(void) {
+    fibre *f = &fibres[sim_machine.thread];
+    if (++f->closed == MOST_GROUPS) sim_report("too many groups of copies", MOST_GROUPS);
+    f->groups[(f->first + f->closed) % MOST_GROUPS].count = 0;
+}
+
+static void wait(int groups) {
+    fibre *f = &fibres[sim_machine.thread];
+    for (; f->closed > groups; f->closed--, f->first = (f->first + 1) % MOST_GROUPS)
+        for (int i = 0; i < f->groups[f->first].count; i++) perform(&f->groups[f->first].copies[i]);
+}
+
+struct sim_host sim_machine = {.barrier = barrier, .meet = meet, .copy = start_copy, .commit = commit, .wait = wait,
+                               .matrices = sim_matrices, .product = sim_product};
+
+/* ---- a grid ---- */
+
+static void thread_main(void) {
+    kernel(kernel_params);
+    fibres[sim_machine.thread].ended = true;
+    if (--alive && waiting == alive) open_barrier();
+    for (;;) leave();
+}
+
+static void begin_thread(fibre *f) {
+    if (!f->stack) f->stack = malloc(STACK_BYTES);
+    f->ended = false;
+    f->met = f->first = f->closed = f->groups[0].count = 0;
+    getcontext(&f->context);
+    f->context.uc_stack.ss_sp = f->stack;
+    f->context.uc_stack.ss_size = STACK_BYTES;
+    makecontext(&f->context, thread_main, 0);
+}
+
+/* Every thread in turn, until all have ended; none that moves means they wait for each other. */
+static void run_block(bool backwards) {
+    int rounds = 0, before = -1, progress = 0;
+    while (alive && !failed) {
+        for (int i = 0; i < threads_in_block && !failed; i++) {
+            sim_machine.thread = backwards ? threads_in_block - 1 - i : i;
+            if (!fibres[sim_machine.thread].ended) swapcontext(&outside, &fibres[sim_machine.thread].context);
+        }
+        progress = barriers + threads_in_block - alive + waiting;
+        for (int w = 0; w < threads_in_block / SIM_WARP; w++) progress += warps[w].passed + warps[w].there;
+        rounds = progress == before ? rounds + 1 : 0;
+        before = progress;
+        if (rounds < 3) continue;
+        fprintf(stderr, "simulated GPU: threads of block %ld wait for each other\n", sim_machine.block);
+        failed = true;
+    }
+}
+
+bool sim_run(void (*entry)(void **), void **params, long blocks, int threads, unsigned shared_bytes) {
+    const char *copies = getenv("SIM_COPIES"), *order = getenv("SIM_THREADS");
+    early = copies && !strcmp(copies, "early");
+    kernel = entry, kernel_params = params;
+    threads_in_block = threads;
+    sim_shared_bytes = shared_bytes;
+    sim_machine.shared = aligned_alloc(128, shared_bytes / 128 * 128 + 128);
+    failed = !sim_machine.shared || threads > SIM_MOST_THREADS;
+    for (sim_machine.block = 0; sim_machine.block < blocks && !failed; sim_machine.block++) {
+        memset(sim_machine.shared, 0xff, shared_bytes); /* NaN, -1 */
+        memset(warps, 0, sizeof warps);
+        alive = threads;
+        waiting = barriers = 0;
+        for (int t = 0; t < threads; t++) begin_thread(&fibres[t]);
+        run_block(order && !strcmp(order, "backwards"));
+    }
+    free(sim_machine.shared);
+    return !failed;
+}

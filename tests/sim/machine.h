@@ -1,0 +1,28 @@
+/* machine: runs CUDA kernels that were compiled for this CPU, one thread of a block after the other. */
+#ifndef SIM_MACHINE_H
+#define SIM_MACHINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "abi.h"
+
+extern struct sim_host sim_machine;
+
+/* Runs a grid: entry(params) once for each thread. False when a check failed: see sim_report. */
+bool sim_run(void (*entry)(void **), void **params, long blocks, int threads, unsigned shared_bytes);
+
+/* Ends the launch from inside a kernel, with words about what is wrong on standard error. */
+_Noreturn void sim_report(const char *what, unsigned long where);
+
+/* Bytes of the block's dynamic shared memory. */
+extern unsigned sim_shared_bytes;
+
+/* The driver's memory: does one allocation hold all of these bytes? (tests/fake/cuda.c) */
+bool fake_holds(const void *p, size_t bytes);
+
+/* tensor.c */
+void sim_matrices(unsigned r[4], unsigned address, int transposed);
+void sim_product(float c[4], const unsigned a[4], unsigned b0, unsigned b1);
+
+#endif
