@@ -15,6 +15,8 @@ local function mn_major(r) return is(r, "dh") or is(r, "dx") or is(r, "linear_dx
 local function f32_result(r) return is(r, "linear") and r.spec.out == "f32" end
 local function split(r) return is(r, "up") and r.spec.gated end
 local function tile_columns(r) return split(r) and r.config.bn // 2 or r.config.bn end
+-- What is stored as it was summed: packed in registers, it can wait there for the next tile's multiplications.
+local function plain(r) return not gathered(r) and not f32_result(r) end
 
 local function shared_bytes(r)
     local c = r.config
@@ -89,6 +91,7 @@ return {
         { name = "pp", values = { 0, 1 }, doc = "1: the two consumer warpgroups take whole tiles in turn" },
         { name = "cluster", values = { 2, 1 }, doc = "CTAs that share the loads of B" },
         { name = "stages", values = { 4, 3, 5, 6 }, doc = "steps of 64 in flight" },
+        { name = "late", values = { 1, 0 }, doc = "1: a tile leaves, packed in registers, while the next one multiplies" },
         { name = "group", values = { 8, 4, 16 }, doc = "row units that share a column tile before the next column" },
     },
     constraints = {
@@ -99,12 +102,16 @@ return {
             return r.config.pp == 0 or r.config.bn <= 192 end },
         { why = "192 columns in turn spill registers", ok = function(r)
             return r.config.pp == 0 or r.config.bn == 128 end },
+        { why = "only plain bf16 results of one tile at a time leave late", ok = function(r)
+            return r.config.late == 0 or plain(r) and r.config.pp == 0 end },
         { why = "halves of B must be whole blocks of 64 columns", ok = function(r)
             return r.config.bn % 128 == 0 or not (mn_major(r) or split(r)) end },
     },
     -- The widest tile reads shared memory least per flop; short sums still prefer it, because the two
     -- warpgroups drift apart and one's epilogue meets the other's multiplications.
-    default = function() return { bn = 256, pp = 0, cluster = 2, stages = 4, group = 8 } end,
+    default = function(r)
+        return { bn = 256, pp = 0, cluster = 2, stages = 4, late = plain(r) and 1 or 0, group = 8 }
+    end,
     derive = function(r)
         local names, tmaps = maps_of(r)
         local columns = tile_columns(r)
@@ -129,7 +136,7 @@ return {
                 { "shared", shared_bytes(r), "bytes of shared memory in use" },
             },
             tile = ("128x%d_s%d_c%d%s"):format(r.config.bn, r.config.stages, r.config.cluster,
-                r.config.pp == 1 and "_pp" or ""),
+                r.config.pp == 1 and "_pp" or r.config.late == 1 and "_late" or ""),
             flops = ("2*%s*%d*%s"):format(rows, depth(r), u),
             bytes = ("2*(%s*%d+%s*%s+%s*%d*%s)"):format(rows, depth(r), rows, u, experts, depth(r), u),
             prose = {
