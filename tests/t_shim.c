@@ -498,6 +498,12 @@ T_CASE(edited_text) {
          "at_most(tile.first + row, tile.end)", "out of bounds"},
         {{"combine", small, 150}, "an off-by-one tail", "if (t >= T) return;", "if (t > T) return;", "out of bounds"},
         {{"rmsnorm", small, 150}, "an off-by-one tail", "if (t >= T) return;", "if (t > T) return;", "out of bounds"},
+        {{"combine", small, 150}, "an index past an array", "for (int k = 0; k < FLIGHT; k++) {",
+         "for (int k = 0; k <= FLIGHT; k++) {", "past the end of an array"},
+        {{"combine", small, 150}, "a misaligned access", "int column = (int)(item % GROUPS) * 8;",
+         "int column = (int)(item % GROUPS) * 8 - (item % GROUPS == 1);", "not a multiple"},
+        {{"route", "E=8 K=2", 70}, "a shift too far", "((1ull << lane_id()) - 1));", "((1ull << (lane_id() + 1)) - 1));",
+         "more bits than there are"},
         {{"route", "E=8 K=2", 70}, "an off-by-one tail", "for (; e < E; e += WARPS * BLOCKS)",
          "for (; e <= E; e += WARPS * BLOCKS)", ""},
     };

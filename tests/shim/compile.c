@@ -2,8 +2,9 @@
  *
  * -fconvergent-functions: like a GPU compiler, it neither duplicates nor moves an operation in which lanes
  * meet, so that one place in the text is one place in the code. The address sanitizer of kernels puts a
- * call in front of each load and store; its own checks, of stacks and globals, are off. Products and sums
- * are not contracted. Variables start as a pattern (NaN), since registers start as anything. */
+ * call in front of each load and store; its own checks, of stacks and globals, are off. Arrays in registers,
+ * alignment, shifts and overflow are checked where C++ leaves them undefined. Products and sums are not
+ * contracted. Variables start as a pattern (NaN), since registers start as anything. */
 #include "compile.h"
 
 #include <stdio.h>
@@ -20,6 +21,7 @@ extern const int shim_file_count;
 
 static const char flags[] = "-x c++ -std=gnu++20 -O1 -g1 -fPIC -shared -fno-exceptions -fno-rtti -fconvergent-functions "
     "-fno-math-errno -ffp-contract=off -ftrivial-auto-var-init=pattern -fno-strict-aliasing "
+    "-fsanitize=bounds,alignment,shift,integer-divide-by-zero,signed-integer-overflow "
     "-fsanitize=kernel-address -mllvm -asan-instrumentation-with-call-threshold=0 -mllvm -asan-stack=0 "
     "-mllvm -asan-globals=0 -mllvm -asan-opt-globals=0 -mllvm -asan-opt-same-temp=0 "
     "-mllvm -asan-kernel-mem-intrinsic-prefix=1 "

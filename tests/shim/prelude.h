@@ -19,8 +19,7 @@ __asm__(".macro s_nop count\n.endm\n"
         ".macro s_setprio level\n.endm\n"
         ".macro s_waitcnt counters:vararg\n.endm\n");
 
-#define SHIM_PLAIN __attribute__((no_sanitize("kernel-address"), noinline))
-#define SHIM_INLINE static inline __attribute__((always_inline, unused))
+#define SHIM_PLAIN __attribute__((no_sanitize("kernel-address", "undefined"), noinline))
 
 extern "C" {
 
@@ -70,6 +69,20 @@ SHIM_PLAIN void *__asan_memmove(void *to, const void *from, unsigned long n) {
     return __builtin_memmove(to, from, n);
 }
 void __asan_handle_no_return(void) {}
+
+/* ---- what C++ leaves undefined ---- */
+
+#define SHIM_UNDEFINED(name, what, ...) \
+    SHIM_PLAIN void __ubsan_handle_##name(__VA_ARGS__) { shim_now->fault(what, __builtin_return_address(0)); }
+SHIM_UNDEFINED(out_of_bounds, "an index past the end of an array", void *, unsigned long)
+SHIM_UNDEFINED(type_mismatch_v1, "an address that is not a multiple of what its type needs", void *, unsigned long)
+SHIM_UNDEFINED(shift_out_of_bounds, "a shift by more bits than there are", void *, unsigned long, unsigned long)
+SHIM_UNDEFINED(divrem_overflow, "a division by zero", void *, unsigned long, unsigned long)
+SHIM_UNDEFINED(add_overflow, "a sum of integers overflows", void *, unsigned long, unsigned long)
+SHIM_UNDEFINED(sub_overflow, "a difference of integers overflows", void *, unsigned long, unsigned long)
+SHIM_UNDEFINED(mul_overflow, "a product of integers overflows", void *, unsigned long, unsigned long)
+SHIM_UNDEFINED(negate_overflow, "a negated integer overflows", void *, unsigned long)
+#undef SHIM_UNDEFINED
 
 /* ---- ids ---- */
 
