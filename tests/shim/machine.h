@@ -115,6 +115,8 @@ void shim_fault(const char *what, const void *where);
 /* "wave 1, lane 3" and "moec_up.hip:212"; static texts, four at a time. */
 const char *name_of_thread(int thread);
 const char *name_of_place(const shim_machine *m, uint32_t offset);
-uint32_t place_of(const shim_machine *m, const void *where);
+static inline uint32_t place_of(const shim_machine *m, const void *where) {
+    return (uint32_t)((const char *)where - m->launch->image->low);
+}
 
 #endif

@@ -19,10 +19,6 @@ const char *name_of_thread(int thread) {
     return text;
 }
 
-uint32_t place_of(const shim_machine *m, const void *where) {
-    return (uint32_t)((const char *)where - m->launch->image->low);
-}
-
 /* Asks addr2line; the offset where there is none. A return address belongs to the call before it. */
 const char *name_of_place(const shim_machine *m, uint32_t offset) {
     char *text = next_text(), command[TEXT_BYTES * 8];
