@@ -31,7 +31,7 @@ typedef struct cli_verb {
     const char *operands;         /* "SPEC", "CONFIG.lua [key=value ...]", "" */
     const char *common;           /* names of the common options it takes: "target tokens seed" */
     const cli_option *options;    /* its own; NULL: none */
-    const char *examples[5];      /* NULL-ended */
+    const char *examples[6];      /* NULL-ended */
     moec_status (*run)(cli_call *call, moec_error *err);
 } cli_verb;
 

@@ -29,6 +29,7 @@ typedef struct session {
     tally tallies[MOST_TALLIES];
     int count;
     int64_t cases, wrong, skipped;
+    double apart;           /* from --against: largest distance / both bounds */
     json_t *faults;
 } session;
 
@@ -69,6 +70,7 @@ static void take_row(void *user, const moec_verify_row *row) {
     }
     t->cases++;
     s->cases++;
+    if (row->verdict->apart > s->apart) s->apart = row->verdict->apart;
     if (row->verdict->worst >= t->worst) {
         t->worst = row->verdict->worst;
         t->error = row->verdict->error;
@@ -94,6 +96,8 @@ static void print_table(const session *s) {
         printf("%-14s %-12s %6" PRId64 " %6" PRId64 "  %11.4f  %11.3g  %s\n", t->op, t->target, t->cases,
                t->wrong, t->worst, t->error, t->where);
     }
+    if (cli_given(s->call, "against"))
+        printf("against %s: apart by at most %.3f of both bounds together\n", cli_text(s->call, "against"), s->apart);
     printf("%" PRId64 " cases, %" PRId64 " wrong, %" PRId64 " ops skipped\n", s->cases, s->wrong, s->skipped);
 }
 
@@ -112,6 +116,7 @@ static void print_json(session *s, json_t *settings) {
     json_object_set(settings, "faults", s->faults);
     json_object_set_new(settings, "cases", json_integer(s->cases));
     json_object_set_new(settings, "wrong", json_integer(s->wrong));
+    if (cli_given(s->call, "against")) json_object_set_new(settings, "apart", json_real(s->apart));
     cli_print_json(settings);
 }
 
@@ -177,6 +182,8 @@ static moec_status run_with(session *s, moec_device *device, moec_error *err) {
         .tokens = cli_given(call, "tokens") ? cli_int(call, "tokens") : -1,
         .routing = cli_given(call, "routing") ? cli_text(call, "routing") : NULL,
         .random_configs = cli_flag(call, "random-configs") ? 4 : 0,
+        .dump = cli_given(call, "dump") ? cli_text(call, "dump") : NULL,
+        .against = cli_given(call, "against") ? cli_text(call, "against") : NULL,
     };
     if (cli_given(call, "variant")) {
         o.variant = (int)cli_int(call, "variant");
@@ -255,6 +262,8 @@ static const cli_option options[] = {
     {"random-configs", 0, CLI_FLAG, "", NULL, "also four random legal configs of each op"},
     {"level", 0, CLI_TEXT, "L", NULL,
      "without the AMD GPU of -t: L1 runs the sources on this CPU, L2 (default) the compiled code"},
+    {"dump", 0, CLI_TEXT, "DIR", NULL, "writes every case's answers to DIR"},
+    {"against", 0, CLI_TEXT, "DIR", NULL, "answers must agree with those that another target wrote to DIR"},
     {"variant", 0, CLI_INT, "V", NULL, "0: every optional argument given; else some dropped, by seed; 2: a NaN in one input"},
     {0},
 };
@@ -264,6 +273,7 @@ const cli_verb cli_verify_verb = {
     .operands = "[SPEC]", .common = "target threads seed", .options = options,
     .examples = {"moec verify E=8 K=2 H=64 F=96 dtype=bf16", "moec verify --random 200 -t cpu-avx2",
                  "moec verify E=64 K=6 H=128 F=64 --op up --tokens 127 --routing hot:0.9",
-                 "moec verify --random 5 -t gfx942 --level L1", NULL},
+                 "moec verify --random 5 -t gfx942 --level L1",
+                 "moec verify E=8 K=2 H=64 F=96 -t sm_90a --against DIR", NULL},
     .run = run,
 };

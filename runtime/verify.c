@@ -11,6 +11,7 @@
 
 #include "layer.h"
 #include "random.h"
+#include "verify_results.h"
 
 /* The oracle's longest loop in multiply-adds: larger cases get fewer tokens, unless T was asked for. */
 static const double MOST_WORK = 1e7;
@@ -30,10 +31,15 @@ typedef struct walk {
     char config[512];
 } walk;
 
-static void report(const walk *w, moec_verify_row row) {
+static moec_verify_row named(const walk *w, moec_verify_row row) {
     row.op = w->op ? w->op->name : "layer";
     row.spec = w->spec;
     row.seed = w->options->seed;
+    return row;
+}
+
+static void report(const walk *w, moec_verify_row row) {
+    row = named(w, row);
     row.target = w->module ? w->module->kernel.target->name : w->device->target->name;
     row.config = w->config;
     if (!row.skipped) row.skipped = "";
@@ -45,11 +51,22 @@ static void report_skip(const walk *w, const moec_error *err) {
     report(w, (moec_verify_row){.T = -1, .skipped = err->text, .verdict = &none, .note = ""});
 }
 
+/* Answers to the folder, and against those of another. */
+static moec_status exchange(const walk *w, moec_verify_row row, const moec_results *results,
+                            moec_verdict *verdict, moec_error *err) {
+    row = named(w, row);
+    if (w->options->dump) MOEC_TRY(moec_results_write(results, w->options->dump, &row, err));
+    if (!w->options->against || *verdict->fault) return MOEC_OK;
+    return moec_results_compare(results, w->options->against, &row, verdict, err);
+}
+
 static moec_status one_case(const walk *w, int64_t T, const moec_pattern *pattern, int variant,
                             moec_error *err) {
     moec_case c = {.op = w->op, .spec = *w->spec, .T = T, .seed = w->options->seed, .variant = variant};
     moec_verdict verdict = {0};
+    moec_results results = {0};
     moec_status rc = MOEC_OK;
+    if (w->options->dump || w->options->against) moec_results_watch(&results, &verdict);
     if (w->op) {
         rc = moec_case_make(&c, pattern, err);
         if (!rc) rc = moec_case_solve(&c, w->device->target, err);
@@ -62,9 +79,10 @@ static moec_status one_case(const walk *w, int64_t T, const moec_pattern *patter
         snprintf(verdict.fault, sizeof verdict.fault, "%.500s", err->text);
         rc = MOEC_OK;
     }
-    if (!rc)
-        report(w, (moec_verify_row){.T = T, .pattern = pattern, .variant = variant, .note = c.note,
-                                    .verdict = &verdict});
+    moec_verify_row row = {.T = T, .pattern = pattern, .variant = variant, .note = c.note, .verdict = &verdict};
+    if (!rc) rc = exchange(w, row, &results, &verdict, err);
+    if (!rc) report(w, row);
+    moec_results_free(&results);
     moec_case_free(&c);
     return rc;
 }

@@ -31,6 +31,8 @@ typedef struct moec_verify_options {
     int variant;
     const char *config;        /* of `op`, NULL for the default */
     bool layer_only;           /* the layer and its ops, not the dense helpers of the trainer */
+    const char *dump;          /* folder to write every case's answers to, NULL for none */
+    const char *against;       /* folder that another target's run wrote: answers must agree */
     int random_configs;        /* beside the default, so many legal configs drawn from seed */
     void (*report)(void *user, const moec_verify_row *row);
     void *user;

@@ -66,6 +66,7 @@ static void fault(moec_verdict *v, const char *format, ...) {
 
 void moec_judge(moec_verdict *v, const char *name, int64_t columns, int64_t i, double got, double want,
                 double bound) {
+    if (v->take) v->take(v->user, name, i, got, bound);
     double error = fabs(got - want);
     if (got == want || (isnan(got) && isnan(want))) error = 0;
     bool right = error == 0 || error <= bound; /* where NaN is right, the bound is NaN too */
@@ -211,7 +212,7 @@ static moec_status prepare(trial *t, moec_error *err) {
 moec_status moec_trial(moec_device *device, const moec_module *module, const moec_case *c,
                        moec_verdict *verdict, moec_error *err) {
     trial t = {.device = device, .module = module, .c = c};
-    *verdict = (moec_verdict){0};
+    *verdict = (moec_verdict){.take = verdict->take, .user = verdict->user};
     bool cpu = !strcmp(device->target->family, "cpu");
     moec_status rc = prepare(&t, err);
     if (!rc) rc = run(&t, err);

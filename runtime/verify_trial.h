@@ -14,9 +14,13 @@ typedef struct moec_verdict {
     double error;      /* ... and that |error| */
     char where[64];    /* ... "dhpre[3,17]" */
     char fault[512];   /* "" when right; else what is wrong, in a sentence */
+    double apart;      /* from another target's answer: largest distance / both bounds (verify_results.h) */
+    /* Called for each element that is judged, when not NULL; survives moec_trial's fresh start. */
+    void (*take)(void *user, const char *name, int64_t i, double got, double bound);
+    void *user;
 } moec_verdict;
 
-/* A status says that the device failed; a wrong result is in the verdict. */
+/* `verdict` starts as {0}, or with `take` set. A status says that the device failed; a wrong result is in the verdict. */
 moec_status moec_trial(moec_device *device, const moec_module *module, const moec_case *c,
                        moec_verdict *verdict, moec_error *err);
 

@@ -63,6 +63,21 @@ verify() {
     ls "$out"/verify-*.txt | wc -l | sed 's/$/ were started/'
 }
 
+# ---- the same routing and seed on the CPU and here; the GPU's answers stay in OUT/answers, to hold those of other
+# machines against (moec verify SPEC -t gfx942 --against OUT/answers) ----
+
+agree() {
+    rm -rf "$out/answers-cpu" "$out/answers"
+    for spec in "E=5 K=2 H=72 F=40 bias=1 shared=24" "E=16 K=4 H=128 F=192 wgrad=same" "E=7 K=3 H=136 F=72 dtype=f32"; do
+        words="$spec --tokens 127 --routing zipf:1 --variant 0"
+        # shellcheck disable=SC2086
+        "$moec" verify $words -t cpu --dump "$out/answers-cpu" >/dev/null 2>&1
+        # shellcheck disable=SC2086
+        "$moec" verify $words -t "$target" --dump "$out/answers" --against "$out/answers-cpu" >"$out/agree.txt" 2>&1
+        echo "exit code $? of $spec: $(grep -E '^(against|WRONG)' "$out/agree.txt" | head -n 3 | tr '\n' ' ')"
+    done
+}
+
 # ---- compute-sanitizer over every kernel of a layer ----
 
 sanitize() {
@@ -148,7 +163,7 @@ routing() {
         { printf "%-10s forward %.3f ms %.3fx, backward %.3f ms %.3fx of uniform\n", $1, $2, $2 / first, $3, $3 / second }'
 }
 
-for part in ${PARTS:-doctor gpu verify sanitize refuse routing train bench}; do
+for part in ${PARTS:-doctor gpu verify agree sanitize refuse routing train bench}; do
     echo "== $part"
     start=$(date +%s)
     "$part"
