@@ -95,8 +95,8 @@ T_CASE(edited_text) {
         {{"route", "E=8 K=2", NULL, 70}, "a removed barrier", "barrier(); // all warps have counted", ""},
         {{"route", "E=8 K=2", NULL, 70}, "an off-by-one tail", "for (; e < E; e += WARPS * BLOCKS)",
          "for (; e <= E; e += WARPS * BLOCKS)"},
-        {{"route", "E=8 K=2", NULL, 70}, "a slot's rank off", "((1ull << lane_id()) - 1));",
-         "((2ull << lane_id()) - 1));"},
+        {{"route", "E=8 K=2", NULL, 70}, "a slot's rank off", "((1u << token % TILE) - 1));",
+         "((2u << token % TILE) - 1));"},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         moec_device *device = device_of((int)i % MACHINES);

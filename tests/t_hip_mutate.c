@@ -12,11 +12,11 @@ static const char tiny[] = "E=3 K=2 H=72 F=40 heads=4 kv=2 dim=16 V=100 bias=1";
 /* Kernels that need some of their barriers for more experts or tokens than are affordable while each wait is
  * taken away in turn. */
 static const struct { setup s; int least; } large[] = {
-    {{"route", "E=200 K=4", NULL, 1500}, 5},
-    {{"route", "E=200 K=4 capacity=0.5", NULL, 1500}, 5},
-    {{"route", "E=100 K=2", NULL, 1500}, 5},
-    {{"route", "E=100 K=2 capacity=0.5", NULL, 1500}, 5},
-    {{"embed_bwd", tiny, NULL, 600}, 2},
+    {{"route", "E=200 K=4", "window=1", 8192}, 5},
+    {{"route", "E=200 K=4 capacity=0.5", "window=1", 8192}, 5},
+    {{"route", "E=100 K=4", "window=1", 8192}, 5},
+    {{"route", "E=100 K=4 capacity=0.5", "window=1", 8192}, 5},
+    {{"embed_bwd", "H=72 V=32", "list=256", 8300}, 5},
 };
 
 static bool is_large(const char *op) {

@@ -397,7 +397,7 @@ T_CASE(listed_ragged_shapes) {
 
 /* ---- one kernel on one case ---- */
 
-typedef struct setup { const char *op, *spec; int64_t T; } setup;
+typedef struct setup { const char *op, *spec; int64_t T; const char *config; } setup; /* config NULL: the default */
 
 /* `text` with the first `old` replaced; NULL when `old` does not occur. */
 static char *edited(const char *text, const char *old, const char *new) {
@@ -425,8 +425,11 @@ static moec_kernel emit(moec_device *device, const setup *s) {
     moec_error err = {0};
     moec_kernel kernel = {0};
     moec_spec spec = spec_of(s->spec);
+    moec_config config;
     moec_request request = {.op = moec_op_find(s->op), .spec = &spec, .target = device->target};
     moec_status rc = device->gen ? MOEC_OK : moec_gen_new(&device->gen, &err);
+    if (!rc && s->config) rc = moec_config_parse(device->gen, &request, s->config, &config, &err);
+    if (!rc && s->config) request.config = &config;
     if (!rc) rc = moec_emit(device->gen, &request, &kernel, &err);
     if (rc) T_FAIL("%s: %s", s->op, err.text);
     return kernel;
@@ -468,43 +471,43 @@ static const char small[] = "E=3 K=2 H=136 F=72";
 
 T_CASE(edited_text) {
     static const struct { setup right; const char *what, *old, *new, *says; } list[] = {
-        {{"up", small, 150}, "a removed barrier", "barrier(); // the next step is in LDS", "", "race on LDS"},
-        {{"dw2", small, 150}, "a removed barrier", "barrier(); // the next step is in LDS", "", "race on LDS"},
-        {{"down", small, 150}, "a removed barrier", "barrier(); // all waves have read the step", "", "race on LDS"},
-        {{"dh", small, 150}, "a removed barrier", "barrier(); // pull is complete", "", "race on LDS"},
-        {{"route", "E=8 K=2", 70}, "a removed barrier", "barrier(); // all warps have counted", "", "race on LDS"},
-        {{"route", "E=3 K=2", 4000}, "a removed wave fence", "warp_barrier(); // all lanes have read next", "",
+        {{"up", small, 150, NULL}, "a removed barrier", "barrier(); // the next step is in LDS", "", "race on LDS"},
+        {{"dw2", small, 150, NULL}, "a removed barrier", "barrier(); // the next step is in LDS", "", "race on LDS"},
+        {{"down", small, 150, NULL}, "a removed barrier", "barrier(); // all waves have read the step", "", "race on LDS"},
+        {{"dh", small, 150, NULL}, "a removed barrier", "barrier(); // pull is complete", "", "race on LDS"},
+        {{"route", "E=8 K=2", 70, NULL}, "a removed barrier", "barrier(); // all warps have counted", "", "race on LDS"},
+        {{"route", "E=3 K=2", 70, NULL}, "a removed wave fence", "warp_barrier(); // z is complete", "",
          "without a wavefront fence"},
-        {{"up", small, 150}, "a removed release", "__builtin_amdgcn_fence(__ATOMIC_RELEASE, \"workgroup\");", "",
+        {{"up", small, 150, NULL}, "a removed release", "__builtin_amdgcn_fence(__ATOMIC_RELEASE, \"workgroup\");", "",
          "without a release fence"},
-        {{"up", small, 150}, "a removed acquire", "__builtin_amdgcn_fence(__ATOMIC_ACQUIRE, \"workgroup\");", "",
+        {{"up", small, 150, NULL}, "a removed acquire", "__builtin_amdgcn_fence(__ATOMIC_ACQUIRE, \"workgroup\");", "",
          "without an acquire fence"},
-        {{"rmsnorm_bwd", small, 150}, "a barrier that one lane misses", "barrier(); // room is complete",
+        {{"db1", "E=3 K=2 H=136 F=72 bias=1", 150, NULL}, "a barrier that one lane misses", "barrier(); // room is complete",
          "if (thread_id() == 3) return; barrier();", "not all threads reach"},
-        {{"route_bwd", "E=8 K=2", 70}, "a sum without a lane", "if (t >= T) return; // a whole warp",
+        {{"route_bwd", "E=8 K=2", 70, NULL}, "a sum without a lane", "if (t >= T) return; // a whole warp",
          "if (t >= T || lane_id() == 5) return;", "from lane 5, which is not there"},
-        {{"add", small, 150}, "blocks that overlap", "(block_id() * EACH + j) * THREADS",
-         "(block_id() * EACH + j) * (THREADS - 8)", "race on out"},
-        {{"up", small, 150}, "a wrong lane map", "4 * (lane_id() / 32)", "4 * (lane_id() / 16 % 2)", "race on hpre"},
-        {{"dx", small, 150}, "a wrong lane map", "return lane_id() % MI;", "return (lane_id() ^ 1) % MI;", "expected"},
-        {{"dw1", small, 150}, "a wrong lane map", "8 * q + 4", "4 * q + 16", ""},
-        {{"up", small, 150}, "swapped operands", "mfma(b_pack[j].lo, a_pack[i].lo,", "mfma(a_pack[i].lo, b_pack[j].lo,",
+        {{"adamw", small, 150, NULL}, "blocks that overlap", "block_id() * EACH * THREADS",
+         "block_id() * EACH * (THREADS - 8)", "race on "},
+        {{"up", small, 150, NULL}, "a wrong lane map", "4 * (lane_id() / 32)", "4 * (lane_id() / 16 % 2)", "race on hpre"},
+        {{"dx", small, 150, NULL}, "a wrong lane map", "return lane_id() % MI;", "return (lane_id() ^ 1) % MI;", "expected"},
+        {{"dw1", small, 150, NULL}, "a wrong lane map", "8 * q + 4", "4 * q + 16", ""},
+        {{"up", small, 150, NULL}, "swapped operands", "mfma(b_pack[j].lo, a_pack[i].lo,", "mfma(a_pack[i].lo, b_pack[j].lo,",
          "expected"},
-        {{"dw2", small, 150}, "swapped operands", "mfma(b_pack[j].hi, a_pack[i].hi,", "mfma(a_pack[i].hi, b_pack[j].hi,",
+        {{"dw2", small, 150, NULL}, "swapped operands", "mfma(b_pack[j].hi, a_pack[i].hi,", "mfma(a_pack[i].hi, b_pack[j].hi,",
          "expected"},
-        {{"up", small, 150}, "a step of k too few", "bool more = k0 + BK < INNER;", "bool more = k0 + 2 * BK < INNER;", ""},
-        {{"down", small, 150}, "an off-by-one tail", "bool live = r < tile.end;", "bool live = r <= tile.end;", ""},
-        {{"dx", small, 150}, "an off-by-one tail", "at_most(tile.first + row, tile.end - 1)",
+        {{"up", small, 150, NULL}, "a step of k too few", "bool more = k0 + BK < INNER;", "bool more = k0 + 2 * BK < INNER;", ""},
+        {{"down", small, 150, NULL}, "an off-by-one tail", "bool live = r < tile.end;", "bool live = r <= tile.end;", ""},
+        {{"dx", small, 150, NULL}, "an off-by-one tail", "at_most(tile.first + row, tile.end - 1)",
          "at_most(tile.first + row, tile.end)", "out of bounds"},
-        {{"combine", small, 150}, "an off-by-one tail", "if (t >= T) return;", "if (t > T) return;", "out of bounds"},
-        {{"rmsnorm", small, 150}, "an off-by-one tail", "if (t >= T) return;", "if (t > T) return;", "out of bounds"},
-        {{"combine", small, 150}, "an index past an array", "for (int k = 0; k < FLIGHT; k++) {",
+        {{"combine", small, 150, NULL}, "an off-by-one tail", "if (t >= T) return;", "if (t > T) return;", "out of bounds"},
+        {{"rmsnorm", small, 150, NULL}, "an off-by-one tail", "if (t >= T) return;", "if (t > T) return;", "out of bounds"},
+        {{"combine", small, 150, NULL}, "an index past an array", "for (int k = 0; k < FLIGHT; k++) {",
          "for (int k = 0; k <= FLIGHT; k++) {", "past the end of an array"},
-        {{"combine", small, 150}, "a misaligned access", "int column = (int)(item % GROUPS) * 8;",
+        {{"combine", small, 150, NULL}, "a misaligned access", "int column = (int)(item % GROUPS) * 8;",
          "int column = (int)(item % GROUPS) * 8 - (item % GROUPS == 1);", "not a multiple"},
-        {{"route", "E=8 K=2", 70}, "a shift too far", "((1ull << lane_id()) - 1));", "((1ull << (lane_id() + 1)) - 1));",
+        {{"route", "E=8 K=2", 70, NULL}, "a shift too far", "((1ull << lane_id()) - 1));", "((1ull << (lane_id() + 1)) - 1));",
          "more bits than there are"},
-        {{"route", "E=8 K=2", 70}, "an off-by-one tail", "for (; e < E; e += WARPS * BLOCKS)",
+        {{"route", "E=8 K=2", 70, NULL}, "an off-by-one tail", "for (; e < E; e += WARPS * BLOCKS)",
          "for (; e <= E; e += WARPS * BLOCKS)", ""},
     };
     int caught = 0, count = sizeof list / sizeof *list;
@@ -553,7 +556,7 @@ static char *outputs_of(moec_device *device, const moec_op *op, const char *text
     moec_verdict verdict = {0};
     moec_module *module = NULL;
     moec_device_ops ops = *device->ops;
-    setup s = {op->name, text, T};
+    setup s = {op->name, text, T, NULL};
     moec_case c = {0};
     moec_spec spec = spec_of(text);
     tap.ops = device->ops, tap.bytes = NULL, tap.n = 0;
@@ -639,9 +642,9 @@ static void remove_each(moec_device *device, const setup *s, int *there, int *ca
 
 T_CASE(removed_barriers) {
     static const setup list[] = {
-        {"up", tiny, 150}, {"dh", tiny, 150}, {"dw1", tiny, 150}, {"db1", tiny, 150}, {"rmsnorm_bwd", tiny, 70},
-        {"attention", tiny, 70}, {"attention_bwd", tiny, 70}, {"xent", tiny, 7}, {"sqnorm", tiny, 1000},
-        {"embed_bwd", tiny, 600}, {"route", "E=70 K=2 capacity=0.5", 3000},
+        {"up", tiny, 150, NULL}, {"dh", tiny, 150, NULL}, {"dw1", tiny, 150, NULL}, {"db1", tiny, 150, NULL}, {"rmsnorm_bwd", tiny, 70, NULL},
+        {"attention", tiny, 70, NULL}, {"attention_bwd", tiny, 70, NULL}, {"xent", tiny, 7, NULL}, {"sqnorm", tiny, 1000, NULL},
+        {"embed_bwd", "H=72 V=32", 8300, "list=256"}, {"route", "E=70 K=4 capacity=0.5", 6400, "window=1"},
     };
     int there = 0, caught = 0;
     for (int i = 0; i < (int)(sizeof list / sizeof *list); i++) {

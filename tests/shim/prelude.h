@@ -280,5 +280,6 @@ SHIM_PLAIN static float shim_exp(float v) { return shim_now->exp(v); }
 SHIM_PLAIN static float shim_log(float v) { return shim_now->log(v); }
 SHIM_PLAIN static float __builtin_amdgcn_exp2f(float v) { return shim_now->exp2(v); }
 SHIM_PLAIN static float __builtin_amdgcn_logf(float v) { return shim_now->log2(v); }
+SHIM_PLAIN static float __builtin_amdgcn_rcpf(float v) { return 1.0f / v; } // as in the interpreter: rounded right
 #define __builtin_expf shim_exp
 #define __builtin_logf shim_log

@@ -116,7 +116,8 @@ static const char *unordered_write(const shim_machine *m, const area *a, const c
         return NULL;
     if (access < SHIM_ATOMIC && c->write >= m->barrier_passed && c->write_flags & MANY_WAVES)
         return "without a barrier between";
-    if (access < SHIM_ATOMIC && c->write >= m->fence_passed[shim_wave_of(m->running)] && c->write_flags & MANY_LANES)
+    if (access < SHIM_ATOMIC && c->write >= m->barrier_passed && c->write_flags & MANY_LANES &&
+        c->write >= m->fence_passed[shim_wave_of(m->running)])
         return "without a wavefront fence between";
     return unordered(m, a, c->write, c->writer);
 }
