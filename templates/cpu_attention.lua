@@ -36,7 +36,7 @@ local function derive(r)
     end
     return {
         template = "cpu_attention" .. (dots(r) and "_dot" or "") .. (backward and "_bwd" or ""),
-        flops = backward and "10*T*heads*dim" or "4*T*heads*dim", bytes = "4*T*(heads+kv)*dim",
+        flops = backward and "5*T*T*heads*dim" or "2*T*T*heads*dim", bytes = "4*T*(heads+kv)*dim",
         launch = launch, prose = prose, tile = ("%dx%d"):format(r.config.bq, r.config.bk),
         derived = { { "own", own, "bytes of a worker's blocks" } },
     }

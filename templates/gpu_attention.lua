@@ -19,7 +19,7 @@ return {
                        grid = bwd and ("(T*heads+7)/8;%s*kv;%s*heads"):format(tiles, tiles) or tiles .. "*heads",
                        scratch = bwd and "4*T*heads" or "0" },
             derived = { { "THREADS", threads, "of a block" }, { "TILE", tile, "queries, and keys, of a step" } },
-            flops = ("%d*T*T*heads*dim"):format(bwd and 10 or 4),
+            flops = ("%d*T*T*heads*dim"):format(bwd and 5 or 2),
             bytes = ("%d*T*heads*dim"):format(8 * lib.type_bytes[r.spec.dtype]),
             prose = bwd and {
                 "Phase 0: delta = <dout, out> of every query and head. Phase 1: one block owns TILE keys of one",

@@ -1,5 +1,5 @@
--- add, adamw: one pass over N elements, 4 neighbours a thread.
-local threads, each = 256, 4
+-- add, adamw: one pass over N elements, 16-byte accesses.
+local threads = 256
 return {
     ops = { "add", "adamw" },
     targets = lib.gpu_targets, generic = true,
@@ -7,13 +7,17 @@ return {
     derive = function(r)
         local b = lib.type_bytes[r.spec.dtype]
         local adam = r.op.name == "adamw"
+        local each, group = adam and 2 or 4, adam and 4 or 8
+        local share = threads * each * group
         return {
-            launch = { grid = ("(N+%d)/%d"):format(threads * each - 1, threads * each), block = threads, pdl = 1 },
-            derived = { { "THREADS", threads, "of a block" }, { "EACH", each, "elements of a thread" } },
+            template = adam and "gpu_adamw" or "gpu_elementwise",
+            launch = { grid = ("(N+%d)/%d"):format(share - 1, share), block = threads, pdl = 1 },
+            derived = { { "THREADS", threads, "of a block" }, { "EACH", each, "groups of a thread" },
+                        { "GROUP", group, "neighbouring elements of a group" } },
             flops = adam and "15*N" or "N",
             bytes = ("%d*N"):format(adam and 28 + b or 3 * b),
-            prose = { "Elements are independent: each thread takes EACH of them, a block's width apart, so that a",
-                      "warp's accesses are contiguous." },
+            prose = { "Elements are independent. Each thread takes EACH groups of GROUP neighbours, a block's width of",
+                      "groups apart: all its loads are on their way before the first result is made." },
         }
     end,
 }

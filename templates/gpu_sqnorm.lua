@@ -6,7 +6,7 @@ return {
     tunables = {}, constraints = {},
     derive = function()
         return {
-            launch = { grid = ("max(1,(N+%d)/%d);1"):format(per_block - 1, per_block), block = threads, phases = 2,
+            launch = { grid = ("max(1,(N+%d)/%d);1"):format(per_block - 1, per_block), block = threads, phases = 2, pdl = 1,
                        scratch = ("8*max(1,(N+%d)/%d)"):format(per_block - 1, per_block) },
             derived = { { "THREADS", threads, "of a block" }, { "PER_BLOCK", per_block, "elements of a block" } },
             flops = "2*N", bytes = "4*N",

@@ -60,7 +60,7 @@ return {
             tile = ("%dx%d"):format(own, bwd and queries or keys),
             derived = { { "THREADS", threads, "of a block" }, { "OWN", own, "rows that a block owns, 16 a warp" },
                         { "ROW", row, "columns of a tile row: dim, whole 16s" } },
-            flops = ("%d*T*T*heads*dim"):format(bwd and 7 or 2), bytes = "4*T*(heads+kv)*dim",
+            flops = ("%d*T*T*heads*dim"):format(bwd and 5 or 2), bytes = "4*T*(heads+kv)*dim",
             prose = bwd and {
                 "Phase 0: delta = <dout, out> of every query and head. Phase 1: a block owns OWN keys of a key/value",
                 "head; tiles of queries and their dout pass by, scores are made transposed, and dk, dv stay in",
