@@ -102,9 +102,15 @@ static moec_status cost(const subject *s, moec_bench_row *row, moec_error *err) 
     const moec_kernel *k = &s->module->kernel;
     int64_t flops, bytes;
     if (!s->dense) sizes.R = s->data->offsets[s->data->spec->E];
+    double sequences = 1; /* attention's formula is that of one sequence */
+    if (moec_op_arg(s->op, "seq") >= 0 && strstr(k->flops, "T*T")) {
+        sequences = (double)sizes.T / (double)bench_sequence(s->data);
+        sizes.T = bench_sequence(s->data);
+    }
     MOEC_TRY(moec_expr(k->flops, &sizes, &flops, err));
+    sizes.T = s->data->T;
     MOEC_TRY(moec_expr(k->bytes, &sizes, &bytes, err));
-    row->flops = (double)flops;
+    row->flops = sequences * (double)flops;
     row->bytes = (double)bytes;
     return MOEC_OK;
 }

@@ -11,6 +11,7 @@
 
 enum { NOISE = 1 << 18 }; /* elements of each kind of noise */
 
+static const int64_t longest_sequence = 4096; /* tokens that attention sees at once */
 static const size_t cold_bytes = (size_t)768 << 20; /* more than any cache that weights could stay in */
 
 /* ---- noise: bf16, f32, f64 of variance 1, then small bf16 and f32 for weights ---- */
@@ -120,10 +121,12 @@ moec_sizes bench_sizes(const bench_data *d, const moec_spec *spec, bool dense) {
                         .threads = d->device->threads, .sms = d->device->sms};
 }
 
+int64_t bench_sequence(const bench_data *d) { return d->T < longest_sequence ? d->T : longest_sequence; }
+
 static const struct { const char *name; double value; } scalars[] = {
     {"beta", 0},   {"aux", 0.01}, {"z", 0.001},  {"eps", 1e-6},    {"theta", 10000}, {"lr", 1e-3},
     {"beta1", .9}, {"beta2", .95}, {"wd", 0.1},  {"gscale", 1},    {"step", 10},     {"scale", 1},
-    {"inverse", 0}, {"seq", 512},
+    {"inverse", 0},
 };
 
 static void scalar(const bench_data *d, const moec_sizes *sizes, const moec_arg_info *info, moec_arg *arg) {
@@ -132,6 +135,7 @@ static void scalar(const bench_data *d, const moec_sizes *sizes, const moec_arg_
         if (!strcmp(scalars[i].name, info->name)) value = scalars[i].value;
     if (!strcmp(info->name, "T")) value = (double)d->T;
     if (!strcmp(info->name, "N")) value = (double)sizes->N;
+    if (!strcmp(info->name, "seq")) value = (double)bench_sequence(d);
     if (info->type == MOEC_T_F64) arg->f64 = value;
     else arg->i64 = (int64_t)value;
 }

@@ -40,5 +40,7 @@ moec_status bench_args(bench_data *d, const moec_op *op, const moec_spec *spec, 
 moec_status bench_route(bench_data *d, moec_error *err);
 
 moec_sizes bench_sizes(const bench_data *d, const moec_spec *spec, bool dense);
+/* Tokens of a sequence for ops that have sequences. */
+int64_t bench_sequence(const bench_data *d);
 
 #endif
