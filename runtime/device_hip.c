@@ -18,6 +18,7 @@
 
 typedef struct gpu {
     const moec_hip *hip;
+    int index;
     char name[128];
 } gpu;
 
@@ -35,9 +36,16 @@ static moec_status fail(moec_device *device, int result, const char *call, moec_
     return moec_hint(err, rc, "the device's state is lost: restart the process from the last checkpoint");
 }
 
+/* Which GPU is the thread's own setting: the caller may come from any thread. */
+static int select_gpu(const moec_device *device) {
+    const gpu *g = device->state;
+    return g->hip->device_set(g->index);
+}
+
 #define CALL(function, ...)                                                      \
     do {                                                                         \
-        int result_ = g->hip->function(__VA_ARGS__);                             \
+        int result_ = select_gpu(device);                                        \
+        if (!result_) result_ = g->hip->function(__VA_ARGS__);                   \
         if (result_) return fail(device, result_, "hip " #function, err);        \
     } while (0)
 
@@ -79,12 +87,15 @@ static moec_status pick_target(moec_device *device, int index, moec_error *err) 
 static moec_status start(moec_device *device, int index, moec_error *err) {
     gpu *g = device->state;
     int count = 0;
-    CALL(device_count, &count);
+    int result = g->hip->device_count(&count);
+    if (result) return fail(device, result, "hip device_count", err);
     if (index >= count) {
         moec_status rc = moec_fail(err, MOEC_E_DEVICE, "there is no GPU %d: HIP sees %d", index, count);
         return moec_hint(err, rc, "indices begin at 0; HIP_VISIBLE_DEVICES may hide some");
     }
-    CALL(device_set, index);
+    g->index = index;
+    result = select_gpu(device);
+    if (result) return fail(device, result, "hip device_set", err);
     return pick_target(device, index, err);
 }
 
@@ -113,7 +124,8 @@ static moec_status hip_alloc(moec_device *device, size_t bytes, const char *who,
                              moec_error *err) {
     gpu *g = device->state;
     size_t free_bytes = 0, total = 0;
-    int result = g->hip->mem_alloc(ptr, bytes ? bytes : 1);
+    int result = select_gpu(device);
+    if (!result) result = g->hip->mem_alloc(ptr, bytes ? bytes : 1);
     if (!result) return MOEC_OK;
     *ptr = NULL;
     g->hip->memory_info(&free_bytes, &total);
@@ -170,12 +182,15 @@ static moec_status hip_load(moec_device *device, const char *path, moec_module *
         free(image);
         return moec_context(err, other, "loading %s", path);
     }
-    int result = g->hip->module_load(&module->handle, image);
+    int result = select_gpu(device);
+    if (!result) result = g->hip->module_load(&module->handle, image);
     free(image);
     if (!result) result = g->hip->module_function(&module->entry, module->handle, module->kernel.symbol);
     if (!result) return MOEC_OK;
     moec_status rc = fail(device, result, "hipModuleLoadData", err);
-    return moec_context(err, rc, "loading %s, a code object for %s", path, module->kernel.target->name);
+    rc = moec_context(err, rc, "loading %s, a code object for %s", path, module->kernel.target->name);
+    return moec_hint(err, rc, "is this GPU in a mode (xnack, sramecc) that the code object is not for? Another "
+                     "compiler: MOEC_HIPCC");
 }
 
 static void hip_unload(moec_device *device, moec_module *module) {
@@ -198,7 +213,9 @@ static moec_status hip_launch(moec_device *device, void *stream, const moec_modu
     for (phase = 0; phase < (rule->phases > 1 ? rule->phases : 1); phase++) {
         MOEC_TRY(moec_launch_grid(rule, (int)phase, sizes, &blocks, err));
         if (blocks <= 0) continue;
-        int result = g->hip->launch(module->entry, (unsigned)blocks, 1, 1, (unsigned)rule->block, 1, 1,
+        int result = select_gpu(device);
+        if (!result)
+            result = g->hip->launch(module->entry, (unsigned)blocks, 1, 1, (unsigned)rule->block, 1, 1,
                                     (unsigned)rule->shared_bytes, stream, params, NULL);
         if (result) {
             moec_status rc = fail(device, result, "hipModuleLaunchKernel", err);

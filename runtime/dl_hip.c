@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "device.h"
+#include "fs.h"
 
 static moec_hip table;
 static moec_status opened;
@@ -81,7 +82,7 @@ moec_status moec_hip_fail(const moec_hip *hip, int result, const char *call, moe
     return moec_fail(err, rc, "%s: %s (%s)", call, hip->error_name(result), hip->error_text(result));
 }
 
-/* ---- topology: /sys/class/kfd/kfd/topology/nodes/N/properties, one "name value" a line ---- */
+/* ---- topology: NODES/N/properties, one "name value" a line; $MOEC_KFD in place of amdkfd's folder ---- */
 
 static long long property(const char *text, const char *name) {
     char line[64];
@@ -93,8 +94,9 @@ static long long property(const char *text, const char *name) {
 }
 
 static int read_node(int node, char *text, size_t bytes) {
-    char path[96];
-    snprintf(path, sizeof path, "/sys/class/kfd/kfd/topology/nodes/%d/properties", node);
+    const char *wish = getenv("MOEC_KFD");
+    char path[MOEC_PATH_BYTES];
+    snprintf(path, sizeof path, "%.4000s/%d/properties", wish ? wish : "/sys/class/kfd/kfd/topology/nodes", node);
     FILE *f = fopen(path, "r");
     if (!f) return 0;
     moec_count(MOEC_COUNT_FILE);

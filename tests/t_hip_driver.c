@@ -19,6 +19,7 @@ static void clean(void) { moec_dir_remove(dir); }
 static void fresh(void) {
     static const char *const settings[] = {"MOEC_HIPCC", "MOEC_HIPRTC", "MOEC_HIPRTC_WORKER", "MOEC_HIP", "MOEC_GCN",
                                            "FAKE_HIPRTC", "FAKE_HIPRTC_VERSION", "FAKE_HIP_INIT", "FAKE_HIP_COUNT",
+                                           "FAKE_HIP_GFX", "FAKE_HIP_LAUNCH", "FAKE_HIP_BYTES", "MOEC_KFD",
                                            "MOEC_COMPILE_TIMEOUT"};
     static char path[4096];
     char cache[128];
@@ -186,8 +187,62 @@ T_CASE(no_gpu) {
     unsetenv("FAKE_HIP_INIT");
     REFUSED("bench E=4 -t gfx942 --op add", 4, "there is no GPU 0: HIP sees 0");
     setenv("FAKE_HIP_COUNT", "1", 1);
-    REFUSED("bench E=4 -t gfx90a --op add", 4, "a GPU that nobody knows", "known: gfx90a (MI250X), gfx942 (MI300X)");
+    setenv("MOEC_KFD", "/nowhere", 1);
+    REFUSED("bench E=4 -t gfx90a --op add", 4, "a GPU of the tests (gfx version 0) is no GPU that moec has kernels for",
+            "known: gfx90a (MI250X), gfx942 (MI300X)");
     T_EQ(moec("doctor"), 0);
+}
+
+/* ---- an AMD GPU: a HIP runtime whose launches run under the interpreter ---- */
+
+/* Node 0 is the CPU, node 1 a GPU of `version` with 304 compute units. */
+static bool fresh_gpu(const char *version) {
+    char path[256], text[128];
+    fresh();
+    for (int node = 0; node < 2; node++) {
+        snprintf(path, sizeof path, "%s/nodes/%d", dir, node);
+        if (moec_dir_make(path, NULL)) return false;
+        snprintf(path, sizeof path, "%s/nodes/%d/properties", dir, node);
+        snprintf(text, sizeof text, "cpu_cores_count 8\nsimd_count %d\nsimd_per_cu 4\ngfx_target_version %s\n",
+                 node ? 1216 : 0, node ? version : "0");
+        if (moec_file_write(path, text, strlen(text), false, NULL)) return false;
+    }
+    snprintf(path, sizeof path, "%s/nodes", dir);
+    setenv("MOEC_KFD", path, 1);
+    setenv("MOEC_HIP", "build/tests/libfakehip.so", 1);
+    setenv("FAKE_HIP_COUNT", "1", 1);
+    return have_clang();
+}
+
+#define LAYER "verify E=4 K=2 H=72 F=40 bias=1 shared=24 --tokens 40 --routing uniform -t "
+
+T_CASE(the_stand_in_runs_a_layer) {
+    if (!fresh_gpu("90402")) T_SKIP("clang-19 not found");
+    int rc = moec(LAYER "gfx942");
+    if (rc && strstr(output, "hipErrorNoBinaryForGpu")) T_SKIP("libLLVM not found");
+    if (rc) T_FAIL("exit code %d\n%s", rc, output);
+    T_OK(!strstr(output, "no AMD GPU is used")); /* as far as moec can tell it is one */
+    T_HAS(output, " 0 wrong");
+    fresh_gpu("90010");
+    setenv("FAKE_HIP_GFX", "gfx90a", 1);
+    T_EQ(moec(LAYER "gfx90a"), 0);
+    T_EQ(moec("doctor"), 0);
+    T_HAS(output, "gfx90a         ok");
+}
+
+T_CASE(a_gpu_that_fails) {
+    if (!fresh_gpu("90402")) T_SKIP("clang-19 not found");
+    REFUSED("bench E=4 -t gfx90a --op add", 4, "a GPU of the tests is gfx942 and cannot run gfx90a");
+    REFUSED("bench E=4 -t gfx942:3 --op add", 4, "there is no GPU 3: HIP sees 1");
+    setenv("FAKE_HIP_GFX", "gfx90a", 1);
+    REFUSED("verify E=4 -t gfx942 --op add --tokens 9", 4, "hipErrorNoBinaryForGpu", "a code object for gfx942");
+    setenv("FAKE_HIP_GFX", "gfx942", 1);
+    setenv("FAKE_HIP_LAUNCH", "719", 1);
+    REFUSED("verify E=4 -t gfx942 --op add --tokens 9", 4, "hipErrorLaunchFailure", "the device's state is lost");
+    unsetenv("FAKE_HIP_LAUNCH");
+    setenv("FAKE_HIP_BYTES", "10000", 1);
+    REFUSED("verify E=4 -t gfx942 --op add --tokens 90", 1, "hipErrorOutOfMemory", "of 10000 bytes are free",
+            "fewer tokens");
 }
 
 T_MAIN
