@@ -8,7 +8,8 @@
  *   FAKE_CUDA_CONTEXT=1     the calling program has made a context of its own current
  *   FAKE_CUDA_FAIL=CALL=CODE[@N]  that call answers CODE, from its N-th time on (1: always)
  * A code from 700 on is sticky: every call after it answers the same. With -DFAKE_OLD the library
- * lacks what came with CUDA 12. */
+ * lacks what came with CUDA 12; with -DFAKE_RUNS its modules are those of tests/sim, and kernels run. */
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,6 +151,16 @@ CALL(cuPointerGetAttribute, void *data, int attribute, address ptr) {
     }
     return 1;
 }
+#ifdef FAKE_RUNS
+bool fake_holds(const void *p, size_t bytes);
+bool fake_holds(const void *p, size_t bytes) {
+    for (int i = 0; i < 4096; i++) {
+        const char *start = blocks[i] ? blocks[i] + HEAD : NULL, *at = p;
+        if (start && at >= start && at + bytes <= start + *(size_t *)(void *)blocks[i]) return true;
+    }
+    return false;
+}
+#endif
 CALL(cuMemcpyHtoD_v2, address dst, const void *src, size_t bytes) {
     CHECK("cuMemcpyHtoD_v2");
     memcpy((void *)(uintptr_t)dst, src, bytes);
@@ -196,6 +207,7 @@ NOTHING(cuEventDestroy_v2, void *event __attribute__((unused)))
 
 /* ---- modules ---- */
 
+#ifndef FAKE_RUNS
 CALL(cuModuleLoadData, void **module, const void *image) {
     CHECK("cuModuleLoadData");
     if (ended()) return 709;
@@ -210,6 +222,9 @@ CALL(cuModuleGetFunction, void **function, void *module, const char *name) {
     *function = &thing;
     return 0;
 }
+NOTHING(cuLaunchKernelEx, const void *config __attribute__((unused)), void *function __attribute__((unused)),
+        void **params __attribute__((unused)), void **extra __attribute__((unused)))
+#endif
 NOTHING(cuFuncSetAttribute, void *function __attribute__((unused)), int attribute __attribute__((unused)),
         int value __attribute__((unused)))
 CALL(cuFuncGetAttribute, int *value, int attribute, void *function) {
@@ -217,8 +232,6 @@ CALL(cuFuncGetAttribute, int *value, int attribute, void *function) {
     *value = 0;
     return 0;
 }
-NOTHING(cuLaunchKernelEx, const void *config __attribute__((unused)), void *function __attribute__((unused)),
-        void **params __attribute__((unused)), void **extra __attribute__((unused)))
 #ifndef FAKE_OLD
 CALL(cuTensorMapEncodeTiled, void *map, int type, uint32_t rank, void *base, const uint64_t *dim,
      const uint64_t *stride, const uint32_t *box, const uint32_t *step, int interleave, int swizzle,

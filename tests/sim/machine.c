@@ -1,10 +1,12 @@
-/* Threads of a block are fibres that take turns where they meet: at barriers, in operations of a warp.
+/* Threads of a block are fibres that take turns where they meet: at barriers, in operations of a warp. One
+ * warp runs as far as barriers let it before the next one does, so that a missing barrier is seen.
  *
  * Copies of cp.async happen as late as they may: when their thread waits for their group. A kernel that
  * reads too early finds NaN, or the step before. With SIM_COPIES=early they happen at once, so that one
- * that overwrites too early is found. SIM_THREADS=backwards turns the order of the threads. */
+ * that overwrites too early is found. SIM_WARPS=backwards turns the order of the warps. */
 #include "machine.h"
 
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,9 +18,10 @@ typedef struct copy { unsigned to; const void *from; int bytes; } copy;
 typedef struct group { copy copies[MOST_COPIES]; int count; } group;
 
 typedef struct fibre {
-    ucontext_t context;
+    ucontext_t context;         /* where it begins */
+    jmp_buf place;              /* where it goes on, once it has begun */
     char *stack;
-    bool ended;
+    bool begun, ended;
     int met;                    /* operations of the warp so far */
     group groups[MOST_GROUPS];  /* a ring: [first], ..., the open one */
     int first, closed;          /* closed ones; the open one is behind them */
@@ -31,14 +34,25 @@ typedef struct warp {
 
 static fibre fibres[SIM_MOST_THREADS];
 static warp warps[SIM_MOST_THREADS / SIM_WARP];
-static ucontext_t outside;
+static jmp_buf outside;         /* run_block */
 static int alive, waiting, barriers, threads_in_block;
+static long arrivals;           /* of threads: at barriers, at operations of their warp, at their end */
 static bool early, failed;
 static void (*kernel)(void **);
 static void **kernel_params;
 unsigned sim_shared_bytes;
 
-static void leave(void) { swapcontext(&fibres[sim_machine.thread].context, &outside); }
+static void leave(void) {
+    if (!_setjmp(fibres[sim_machine.thread].place)) _longjmp(outside, 1);
+}
+
+/* Lets the thread run until it leaves. */
+static void enter(fibre *f) {
+    if (_setjmp(outside)) return;
+    if (f->begun) _longjmp(f->place, 1);
+    f->begun = true;
+    setcontext(&f->context);
+}
 
 _Noreturn void sim_report(const char *what, unsigned long where) {
     fprintf(stderr, "simulated GPU: %s (%#lx) in block %ld, thread %d\n", what, where, sim_machine.block,
@@ -56,6 +70,7 @@ static void open_barrier(void) {
 
 static void barrier(void) {
     int this_one = barriers;
+    arrivals++;
     if (++waiting == alive) open_barrier();
     while (barriers == this_one) leave();
 }
@@ -64,6 +79,7 @@ static const sim_words *meet(const unsigned *mine, int count) {
     fibre *f = &fibres[sim_machine.thread];
     warp *w = &warps[sim_machine.thread / SIM_WARP];
     int turn = f->met++;
+    arrivals++;
     memcpy(w->brought[turn % 2][sim_machine.thread % SIM_WARP], mine, (size_t)count * sizeof *mine);
     if (++w->there == SIM_WARP) w->there = 0, w->passed = turn + 1;
     while (w->passed <= turn) leave();
@@ -109,13 +125,14 @@ struct sim_host sim_machine = {.barrier = barrier, .meet = meet, .copy = start_c
 static void thread_main(void) {
     kernel(kernel_params);
     fibres[sim_machine.thread].ended = true;
+    arrivals++;
     if (--alive && waiting == alive) open_barrier();
     for (;;) leave();
 }
 
 static void begin_thread(fibre *f) {
     if (!f->stack) f->stack = malloc(STACK_BYTES);
-    f->ended = false;
+    f->begun = f->ended = false;
     f->met = f->first = f->closed = f->groups[0].count = 0;
     getcontext(&f->context);
     f->context.uc_stack.ss_sp = f->stack;
@@ -123,26 +140,32 @@ static void begin_thread(fibre *f) {
     makecontext(&f->context, thread_main, 0);
 }
 
-/* Every thread in turn, until all have ended; none that moves means they wait for each other. */
-static void run_block(bool backwards) {
-    int rounds = 0, before = -1, progress = 0;
-    while (alive && !failed) {
-        for (int i = 0; i < threads_in_block && !failed; i++) {
-            sim_machine.thread = backwards ? threads_in_block - 1 - i : i;
-            if (!fibres[sim_machine.thread].ended) swapcontext(&outside, &fibres[sim_machine.thread].context);
+/* A warp goes on alone until it can do no more: as far ahead of the others as barriers allow. */
+static bool run_warp(int number) {
+    long begin = arrivals, before;
+    do {
+        before = arrivals;
+        for (int lane = 0; lane < SIM_WARP && !failed; lane++) {
+            sim_machine.thread = number * SIM_WARP + lane;
+            if (!fibres[sim_machine.thread].ended) enter(&fibres[sim_machine.thread]);
         }
-        progress = barriers + threads_in_block - alive + waiting;
-        for (int w = 0; w < threads_in_block / SIM_WARP; w++) progress += warps[w].passed + warps[w].there;
-        rounds = progress == before ? rounds + 1 : 0;
-        before = progress;
-        if (rounds < 3) continue;
+    } while (!failed && arrivals != before);
+    return arrivals != begin;
+}
+
+static void run_block(bool backwards) {
+    int count = threads_in_block / SIM_WARP;
+    while (alive && !failed) {
+        bool moved = false;
+        for (int i = 0; i < count; i++) moved |= run_warp(backwards ? count - 1 - i : i);
+        if (moved || failed || !alive) continue;
         fprintf(stderr, "simulated GPU: threads of block %ld wait for each other\n", sim_machine.block);
         failed = true;
     }
 }
 
 bool sim_run(void (*entry)(void **), void **params, long blocks, int threads, unsigned shared_bytes) {
-    const char *copies = getenv("SIM_COPIES"), *order = getenv("SIM_THREADS");
+    const char *copies = getenv("SIM_COPIES"), *order = getenv("SIM_WARPS");
     early = copies && !strcmp(copies, "early");
     kernel = entry, kernel_params = params;
     threads_in_block = threads;

@@ -23,6 +23,8 @@ struct sim_index { unsigned x; };
 static inline float __uint_as_float(unsigned bits) { float v; memcpy(&v, &bits, 4); return v; }
 static inline unsigned __float_as_uint(float v) { unsigned bits; memcpy(&bits, &v, 4); return bits; }
 static inline float __int_as_float(int bits) { return __uint_as_float((unsigned)bits); }
+static inline long __double_as_longlong(double v) { long bits; memcpy(&bits, &v, 8); return bits; }
+static inline double __longlong_as_double(long bits) { double v; memcpy(&v, &bits, 8); return v; }
 static inline int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
 static inline int __ffs(int v) { return __builtin_ffs(v); }
 static inline void __syncthreads() { sim->barrier(); }
@@ -32,9 +34,11 @@ static inline void atomicAdd(int *p, int v) { *p += v; } /* threads take turns o
 
 static inline void __syncwarp() { unsigned nothing = 0; sim->meet(&nothing, 1); }
 static inline int __shfl_sync(unsigned, int v, int lane) { return (int)sim->meet((unsigned *)&v, 1)[lane & 31][0]; }
-static inline float __shfl_xor_sync(unsigned, float v, int distance) {
-    unsigned bits = __float_as_uint(v);
-    return __uint_as_float(sim->meet(&bits, 1)[sim->thread % SIM_WARP ^ distance][0]);
+template <class value> static inline value __shfl_xor_sync(unsigned, value v, int distance) {
+    unsigned mine[sizeof(value) / 4];
+    memcpy(mine, &v, sizeof v);
+    memcpy(&v, sim->meet(mine, sizeof v / 4)[sim->thread % SIM_WARP ^ distance], sizeof v);
+    return v;
 }
 static inline unsigned __ballot_sync(unsigned, bool p) {
     unsigned mine = p, mask = 0;

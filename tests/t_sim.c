@@ -1,0 +1,128 @@
+/* Kernels of the generic CUDA target, run on this CPU by the machine of tests/sim: the text that NVRTC would
+ * get, thread by thread, against the oracle. Copies happen as late as they may, or at once; warps run
+ * in order or backwards. Planted faults show that the machine sees them. clang 19 is needed. */
+#include "t.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "fs.h"
+#include "subprocess.h"
+
+static char dir[64], output[1 << 16];
+
+static void clean(void) { moec_dir_remove(dir); }
+
+static void fresh(void) {
+    char cache[128], path[MOEC_PATH_BYTES];
+    if (!moec_program_find("clang-19", path)) T_SKIP("clang-19 is not here");
+    if (!*dir) {
+        strcpy(dir, "/tmp/moec-t-sim.XXXXXX");
+        if (!mkdtemp(dir)) abort();
+        atexit(clean);
+    }
+    snprintf(cache, sizeof cache, "%s/cache", dir);
+    setenv("MOEC_CACHE", cache, 1);
+    setenv("MOEC_CUDA", "build/tests/libsimcuda.so", 1);
+    setenv("MOEC_NVRTC", "build/tests/libsimnvrtc.so", 1);
+    unsetenv("SIM_COPIES"), unsetenv("SIM_WARPS"), unsetenv("SIM_PLANT");
+}
+
+/* `moec verify SPEC --op OP -t TARGET` on a few tokens; the exit code. */
+static int verify(const char *target, const char *op, const char *spec, const char *routing) {
+    const char *argv[] = {"build/moec", "verify", spec, "--op", op, "-t", target, "--tokens", "130",
+                          "--routing", routing, NULL};
+    moec_error err = {0};
+    moec_process p = {.argv = argv, .limit_s = 300, .output = output, .output_bytes = sizeof output};
+    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
+    return p.exit_code; /* not 0 after a signal too */
+}
+
+static void right(const char *target, const char *op, const char *spec, const char *routing) {
+    int code = verify(target, op, spec, routing);
+    if (code) T_FAIL("%s of %s on %s: exit code %d\n%s", op, spec, target, code, output);
+    else T_HAS(output, " 0 wrong, 0 ops skipped");
+}
+
+static const char *const rows[] = {"up", "down", "dh", "dx"}, *const sums[] = {"dw1", "dw2"},
+                  *const dense[] = {"linear", "linear_dx", "linear_dw"};
+#define EACH(list, op) for (size_t i = 0; i < sizeof list / sizeof *list && ((op) = list[i], true); i++)
+
+T_CASE(row_gemms_of_ragged_tiles) {
+    const char *op;
+    fresh();
+    EACH(rows, op) right("sm_80", op, "E=3 K=2 H=72 F=104 bias=1 layout=interleaved act=geglu", "uniform");
+}
+T_CASE(row_gemms_with_empty_experts_and_early_copies) {
+    const char *op;
+    fresh();
+    setenv("SIM_COPIES", "early", 1);
+    setenv("SIM_WARPS", "backwards", 1);
+    EACH(rows, op) right("sm_80", op, "E=8 K=1 H=136 F=40 act=relu2", "empty:0.5");
+}
+T_CASE(sums_over_ragged_rows) {
+    const char *op;
+    fresh();
+    EACH(sums, op) right("sm_80", op, "E=3 K=2 H=72 F=104", "empty:0.3");
+    setenv("SIM_COPIES", "early", 1);
+    EACH(sums, op) right("sm_80", op, "E=1 K=1 H=136 F=40 wgrad=same act=gelu", "uniform");
+}
+T_CASE(dense_gemms) {
+    const char *op;
+    fresh();
+    EACH(dense, op) right("sm_80", op, "H=136 F=200", "uniform");
+}
+/* With programmatic launch, larger steps and dh's inputs of Hopper's fallback. */
+T_CASE(the_fallback_of_sm_90a) {
+    fresh();
+    right("sm_90a", "up", "E=3 K=2 H=72 F=104 bias=1 layout=interleaved", "uniform");
+    right("sm_90a", "dh", "E=3 K=2 H=72 F=104 bias=1 act=silu", "uniform");
+}
+T_CASE(attention) {
+    fresh();
+    right("sm_80", "attention", "H=64 heads=4 kv=2 dim=24", "uniform");
+    right("sm_80", "attention_bwd", "H=64 heads=2 kv=1 dim=40", "uniform");
+}
+T_CASE(a_layer) {
+    fresh();
+    right("sm_80", "layer", "E=5 K=2 H=72 F=40 shared=24 capacity=1.25", "zipf:1");
+    right("sm_80", "layer", "E=5 K=2 H=40 F=24 dtype=f32 router=sigmoid_bias", "uniform");
+}
+
+/* ---- planted faults ---- */
+
+/* sees "": rows of nobody are written, the program may end in any way. */
+static const struct { const char *op, *plant, *sees; } faults[] = {
+    {"up", "wait_copies<STAGES - 2>=>wait_copies<STAGES - 1>", "WRONG"},
+    {"up", "barrier(); // the next step is complete=>// ", "WRONG"},
+    {"down", "begin(step + STAGES - 1, write)=>begin(step + STAGES - 1, read)", "WRONG"},
+    {"down", "((chunk ^ turn) * 16)=>chunk * 16", "simulated GPU: ldmatrix with a bank conflict"},
+    {"up", "line % 8 / 2 * 8 + line / 8 % 4 * 2 + line % 2=>line % 32", "WRONG"},
+    {"dx", "exchange(v[0], v[2], 2), exchange(v[1], v[3], 2);=>", "WRONG"},
+    {"dx", "if (!live) continue;=>", ""},
+    {"dh", "chunk_at<B_WIDTH>(l / 8 % 2 * 8 + l % 8, column / 8 + l / 16)=>"
+           "chunk_at<B_WIDTH>(l / 16 * 8 + l % 8, column / 8 + l / 8 % 2)", "WRONG"},
+    {"dw1", "tokens[slot].at[thread] = next;=>;", "WRONG"},
+    {"dw2", "return r >= end ? -1 :=>return", "simulated GPU: cp.async from nowhere"},
+    {"dw2", "a_there && token[i] >= 0=>a_there", "WRONG"},
+};
+
+T_CASE(planted_faults_are_seen) {
+    fresh();
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        setenv("SIM_PLANT", faults[i].plant, 1);
+        int code = verify("sm_80", faults[i].op, "E=2 K=2 H=136 F=72", "uniform");
+        if (!code) T_FAIL("nobody saw %s in %s", faults[i].plant, faults[i].op);
+        if (!strstr(output, faults[i].sees)) T_FAIL("%s in %s: no \"%s\"\n%s", faults[i].plant, faults[i].op,
+                                                    faults[i].sees, output);
+        clean(); /* the cache does not know what was planted */
+    }
+}
+T_CASE(a_fault_without_a_place_is_refused) {
+    fresh();
+    setenv("SIM_PLANT", "no such text=>", 1);
+    T_OK(verify("sm_80", "down", "E=2 K=1 H=64 F=64", "uniform") != 0);
+    T_HAS(output, "the text has no place");
+}
+
+T_MAIN
