@@ -358,11 +358,11 @@ static const void *column(const pass *p, const void *array, int64_t h) {
     return array ? (const char *)array + (size_t)h * act_bytes(&p->layer->spec) : NULL;
 }
 
-/* One block of columns after the other through y. */
+/* One block of columns after the other through y. Without tokens there is no column to point at. */
 static moec_status run_down(const pass *p, const moec_forward *c, const moec_routing *g, void *a, void *y) {
     const moec_spec *s = &p->layer->spec;
     bool shared = s->shared != 0;
-    for (int64_t h = 0; h < s->H; h += p->layer->columns) {
+    for (int64_t h = 0; h < s->H && c->T; h += p->layer->columns) {
         const void *out = column(p, c->out, h);
         RUN(p, MOEC_L_DOWN, P(a), P(column(p, c->weights.w2, h * s->F)), P(column(p, c->weights.b2, h)),
             P(g->offsets), P(y), I(c->T));
@@ -490,7 +490,7 @@ static moec_status run_dx(const pass *p, const moec_backward *c, const moec_rout
     const moec_spec *s = &p->layer->spec;
     void *dhpre = moec_region_at(p->region, p->workspace, plan->dhpre);
     void *dx_row = moec_region_at(p->region, p->workspace, plan->dx_row);
-    for (int64_t h = 0; h < s->H; h += p->layer->columns) {
+    for (int64_t h = 0; h < s->H && c->T; h += p->layer->columns) {
         const void *dx = column(p, c->dx, h);
         RUN(p, MOEC_L_DX, P(dhpre), P(column(p, c->weights.w1, h)), P(g->offsets), P(dx_row), I(c->T));
         RUN(p, MOEC_L_COMBINE, P(dx_row), P(NULL), P(g->slot_row), P(s->shared ? dx : NULL), P(dx), I(c->T));
