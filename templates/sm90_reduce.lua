@@ -4,8 +4,10 @@ local function is(r, name) return r.op.name == name end
 local function dense(r) return is(r, "linear_dw") end
 local function width(r) return is(r, "dw1") and r.spec.U or r.spec.F end
 local function f32(r) return r.spec.wgrad == "f32" end
+local function sorted(r) return not dense(r) and r.spec.E > 1 and r.spec.E <= 256 end -- longest sums first
 local function shared_bytes(r)
     return r.config.stages * (128 + r.config.bn) * 128 + (f32(r) and 0 or 2 * 2 * 8192) + 16 * r.config.stages + 9 * 16
+        + (sorted(r) and 2 * r.spec.E or 0)
 end
 
 -- A map over ragged rows. Coordinates (column, 2^30 - length + row, 2^30, end of group): the address is
@@ -52,7 +54,7 @@ return {
                 cluster = r.config.cluster, shared_bytes = 232448, tmaps = tmaps,
             },
             env = { maps = maps, gather = is(r, "dw2") and "dout" or "x", transposed = transposed, f32 = f32(r),
-                    dense = dense(r), result = result },
+                    dense = dense(r), result = result, sorted = sorted(r) },
             derived = {
                 { "height", r.spec.H, "columns of the gathered operand" },
                 { "width", width(r), "columns of the other operand" },
