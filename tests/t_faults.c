@@ -202,7 +202,7 @@ T_CASE(edited_text) {
         {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL, 0}, "rows of the wrong expert",
          "p->w2 + e *", "p->w2 + (e + 1) % EXPERTS *"},
         {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL, 0}, "the last row of a block missing",
-         "finish(p, w, e, r, rows, j0, cols);", "finish(p, w, e, r, rows - 1, j0, cols);"},
+         "finish(p, w, e, r0, rows, j0, cols);", "finish(p, w, e, r0, rows - 1, j0, cols);"},
         {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL, 0}, "a dot product one element short",
          "for (long k = 0; k < depth; k++", "for (long k = 1; k < depth; k++"},
         {{"down", "E=4 K=2 H=16 F=24 dtype=f32", 9, NULL, 0}, "a column not stored",
