@@ -9,21 +9,26 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Function, what its body becomes; $ stands for its first parameter. */
-static const struct { const char *name, *body; } instructions[] = {
-    {"shared_address", "return sim_address(p);"},
-    {"multiply", "sim->product(c, a, b0, b1);"},
-    {"load_matrices", "sim->matrices(r, address, 0);"},
-    {"load_matrices_transposed", "sim->matrices(r, address, 1);"},
-    {"copy_16", "sim->copy(to, from, bytes);"},
-    {"end_copies", "sim->commit();"},
-    {"wait_copies", "sim->wait(N);"},
-    {"pack", "return sim_pair(low, high);"},
-    {"bf16_of", "return (bf16)sim_bf16(v);"},
-    {"exp2_of", "return exp2f($);"},
-    {"reciprocal", "return 1.0f / $;"},
-    {"afresh", "return $;"},
-    {"wait_for_previous_kernel", ""},
+/* Function with an instruction, words in it that tell which one ("": any), what its body becomes; $ stands for
+ * its first parameter. */
+static const struct { const char *name, *with, *body; } instructions[] = {
+    {"shared_address", "", "return sim_address(p);"},
+    {"multiply", "", "sim->product(c, a, b0, b1);"},
+    {"load_matrices", "", "sim->matrices(r, address, 0);"},
+    {"load_matrices_transposed", "", "sim->matrices(r, address, 1);"},
+    {"copy_16", "", "sim->copy(to, from, bytes);"},
+    {"end_copies", "", "sim->commit();"},
+    {"wait_copies", "", "sim->wait(N);"},
+    {"pack", "", "return sim_pair(low, high);"},
+    {"bf16_of", "", "return (bf16)sim_bf16(v);"},
+    {"exp2_of", "", "return exp2f($);"},
+    {"reciprocal", "", "return 1.0f / $;"},
+    {"afresh", "", "return $;"},
+    {"quick_exp", "", "return exp2f($ * 1.4426950408889634f);"},
+    {"quick_inverse", "", "return 1.0f / $;"},
+    {"copy_async", ", 16;", "memcpy(to, from, 16);"}, /* at once */
+    {"copy_async", ", 4;", "memcpy(to, from, 4);"},
+    {"wait_for_previous_kernel", "", ""},
 };
 
 typedef struct program { char *source, *image, *log; size_t bytes; } program;
@@ -61,12 +66,6 @@ static size_t function_at(const char *line, const char **name) {
     return *end == '(' ? (size_t)(end - begin) : 0;
 }
 
-static const char *body_of(const char *name, size_t length) {
-    for (size_t i = 0; i < sizeof instructions / sizeof *instructions; i++)
-        if (strlen(instructions[i].name) == length && !strncmp(instructions[i].name, name, length))
-            return instructions[i].body;
-    return NULL;
-}
 
 /* Behind the function at `line`, which ends on its own line or at one that is a brace alone. */
 static const char *end_of(const char *line) {
@@ -74,10 +73,26 @@ static const char *end_of(const char *line) {
     return memchr(open, '}', (size_t)(after - open)) ? after + 1 : strstr(after, "\n}\n") + 3;
 }
 
-/* Is there an asm statement before `end`? */
-static int has_asm(const char *from, const char *end) {
-    const char *hit = strstr(from, "asm");
+/* Is `words` somewhere before `end`? */
+static int has(const char *from, const char *words, const char *end) {
+    const char *hit = strstr(from, words);
     return hit && hit < end;
+}
+
+/* What the body of the function at `line` becomes, if it holds an instruction; else NULL. */
+static const char *body_of(const char *line, const char *name, size_t length) {
+    const char *end = end_of(line);
+    for (size_t i = 0; i < sizeof instructions / sizeof *instructions; i++)
+        if (strlen(instructions[i].name) == length && !strncmp(instructions[i].name, name, length) &&
+            has(line, "asm", end) && has(line, instructions[i].with, end))
+            return instructions[i].body;
+    return NULL;
+}
+
+/* A statement that only tells the compiler or waits for copies that are there already? */
+static int is_idle(const char *line) {
+    line += strspn(line, " ");
+    return !strncmp(line, "asm volatile(\"\" ", 17) || !strncmp(line, "asm volatile(\"cp.async.wait_all;\"", 33);
 }
 
 /* Writes the function at `line` with another body. */
@@ -143,9 +158,10 @@ static char *rewrite(const char *source, const char **why) {
     for (const char *line = planted ? planted : source; *line;) {
         const char *name, *next = line + strcspn(line, "\n");
         size_t length = function_at(line, &name);
-        const char *body = length ? body_of(name, length) : NULL;
+        const char *body = length ? body_of(line, name, length) : NULL;
         next += *next == '\n';
-        if (body && has_asm(line, end_of(line))) put_function(&out, line, body), next = end_of(line);
+        if (body) put_function(&out, line, body), next = end_of(line);
+        else if (is_idle(line)) say(&out, ";\n");
         else if (!strncmp(line, "#pragma", 7)) say(&out, "\n"); /* unrolled code only takes longer to compile */
         else if (!strncmp(line + strspn(line, " "), shared, sizeof shared - 1)) {
             /* extern __shared__ TYPE NAME[]; */

@@ -11,8 +11,10 @@ extern "C" { struct sim_host *sim; }
 #define __global__
 #define __launch_bounds__(...)
 #define __shared__ static
+#define __align__(n) alignas(n)
 #define asm this_instruction_has_no_meaning_here
 
+struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
@@ -28,7 +30,9 @@ static inline double __longlong_as_double(long bits) { double v; memcpy(&v, &bit
 static inline int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
 static inline int __ffs(int v) { return __builtin_ffs(v); }
 static inline void __syncthreads() { sim->barrier(); }
-static inline void atomicAdd(int *p, int v) { *p += v; } /* threads take turns only where they meet */
+/* Threads take turns only where they meet: nothing can come in between. */
+static inline int atomicAdd(int *p, int v) { int old = *p; *p += v; return old; }
+static inline unsigned atomicOr(unsigned *p, unsigned v) { unsigned old = *p; *p |= v; return old; }
 
 /* ---- operations of a warp ---- */
 
