@@ -33,7 +33,7 @@ static int verify(const char *target, const char *op, const char *spec, const ch
     const char *argv[] = {"build/moec", "verify", spec, "-t", target, "--tokens", "130", "--routing", routing,
                           op ? "--op" : NULL, op, NULL};
     moec_error err = {0};
-    moec_process p = {.argv = argv, .limit_s = 300, .output = output, .output_bytes = sizeof output};
+    moec_process p = {.argv = argv, .limit_s = 1500, .output = output, .output_bytes = sizeof output};
     if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
     return p.exit_code; /* not 0 after a signal too */
 }
