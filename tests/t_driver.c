@@ -253,6 +253,22 @@ T_CASE(a_layer_only_launches) {
     setenv("FAKE_CUDA_FAIL", "cuLaunchKernelEx=1", 1); /* the stand-in does refuse when called */
     T_EQ(moec_layer_forward(layer, &f, &err), MOEC_E_DEVICE);
     unsetenv("FAKE_CUDA_FAIL");
+    moec_layer *parts; /* in column blocks, and without tokens: every pointer is one of the GPU's still */
+    moec_layer_options options = {.column_blocks = 2};
+    T_NEED(!moec_layer_create(device, "E=4 K=2 H=64 F=64", &options, &parts, &err));
+    for (int t = T; t >= 0; t -= T) {
+        f.T = b.T = t;
+        if (t == 0) /* empty arrays: one byte each, as moec_alloc gives for none */
+            for (int i = 2; i < 12; i++) {
+                moec_free(device, p[i]);
+                T_NEED(!moec_alloc(device, i == 5 || i == 6 || i == 9 || i == 10 ? BYTES : 0, "a test", &p[i], &err));
+            }
+        f.x = b.x = p[2], f.logits = b.logits = p[3], f.out = p[4], f.saved = p[5], b.saved = p[5];
+        f.workspace = b.workspace = p[6], b.dout = p[7], b.dx = p[8], b.dw1 = p[9], b.dw2 = p[10], b.dlogits = p[11];
+        if (moec_layer_forward(parts, &f, &err) || moec_layer_backward(parts, &b, &err))
+            T_FAIL("T=%d: %s", t, err.text);
+    }
+    moec_layer_free(parts);
     for (int i = 0; i < 12; i++) moec_free(device, p[i]);
     moec_layer_free(layer);
     moec_device_close(device);
