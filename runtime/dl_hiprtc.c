@@ -2,7 +2,8 @@
  * can abort its process (5.2.3 does when it does not know the architecture). A program of its own, started by
  * toolchain_hiprtc.c for each call and used by nothing else:
  *
- *     moec-hiprtc version                          prints "9.0 PATH-OF-THE-LIBRARY"
+ *     moec-hiprtc version                          prints "9.0 FILE, BYTES bytes of SECONDS": all releases
+ *                                                  of ROCm call themselves 9.0, so the file tells them apart
  *     moec-hiprtc compile SOURCE BINARY OPTION...   the compiler's log goes to stdout
  *
  * Exit codes: 0 done; 1 the source was rejected; 2 usage; 4 there is no usable hiprtc (why: stdout); 6 a file
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { DONE, REJECTED, USAGE, NO_HIPRTC = 4, NO_FILE = 6, OLDEST_MAJOR = 9 };
 
@@ -114,6 +116,18 @@ static int compile(const char *source, const char *binary, int count, const char
     return rc;
 }
 
+/* The library as it lies on disk: its version is in the name that links lead to. */
+static void print_identity(int major, int minor, const char *opened) {
+    Dl_info info = {0};
+    char path[4096];
+    struct stat st = {0};
+    void *symbol;
+    memcpy(&symbol, &rtc.version, sizeof symbol);
+    if (!dladdr(symbol, &info) || !info.dli_fname || !realpath(info.dli_fname, path) || stat(path, &st))
+        snprintf(path, sizeof path, "%s", opened);
+    printf("%d.%d %s, %lld bytes of %lld\n", major, minor, path, (long long)st.st_size, (long long)st.st_mtime);
+}
+
 int main(int argc, char **argv) {
     const char *path;
     int major = 0, minor = 0;
@@ -121,6 +135,6 @@ int main(int argc, char **argv) {
     if (!version && (argc < 4 || strcmp(argv[1], "compile"))) return USAGE;
     int rc = start(&path, &major, &minor);
     if (rc) return rc;
-    if (version) return printf("%d.%d %s\n", major, minor, path), DONE;
+    if (version) return print_identity(major, minor, path), DONE;
     return compile(argv[2], argv[3], argc - 4, (const char **)(void *)(argv + 4));
 }

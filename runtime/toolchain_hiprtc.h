@@ -7,7 +7,7 @@
 
 #include "../gen/gen.h"
 
-/* "hiprtc 9.0 (PATH)". E_TOOL when the worker or the library is missing, of another version, or aborts. */
+/* "hiprtc 9.0 (PATH, BYTES bytes of SECONDS)". E_TOOL when the worker or the library is missing, of another version, or aborts. */
 moec_status moec_hiprtc_identify(char *id, size_t bytes, moec_error *err);
 
 /* Compiles DIR/SOURCE to DIR/BINARY. E_COMPILE with the log when the source is rejected, E_TOOL when hiprtc
