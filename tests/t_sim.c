@@ -80,7 +80,7 @@ T_CASE(the_fallback_of_sm_90a) {
 }
 T_CASE(every_op_and_the_layer) {
     fresh();
-    right("sm_80", NULL, "E=5 K=2 H=72 F=40 shared=24 capacity=1.25 heads=4 kv=2 dim=24 V=100", "zipf:1");
+    right("sm_80", NULL, "E=5 K=2 H=72 F=40 bias=1 shared=24 capacity=1.25 heads=4 kv=2 dim=24 V=100", "zipf:1");
     right("sm_80", "layer", "E=6 K=2 H=40 F=24 dtype=f32 router=sigmoid_bias groups=3/2", "uniform");
 }
 
