@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "fs.h"
 #include "gcn/gcn.h"
 #include "shim/compile.h"
 #include "shim/shim.h"
@@ -56,6 +57,10 @@ static const char *in_dir(const char *name) {
     if (strstr(dir, "XXXXXX") && !mkdtemp(dir)) T_FAIL("cannot make %s", dir);
     snprintf(path, sizeof path, "%s/%s", dir, name);
     return path;
+}
+
+__attribute__((destructor)) static void clean(void) {
+    if (!strstr(dir, "XXXXXX")) moec_dir_remove(dir);
 }
 
 static bool put_file(const char *path, const char *text) {

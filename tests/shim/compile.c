@@ -19,9 +19,9 @@
 extern const moec_template_file shim_files[];
 extern const int shim_file_count;
 
-static const char flags[] = "-x c++ -std=gnu++20 -O1 -g1 -fPIC -shared -fno-exceptions -fno-rtti -fconvergent-functions "
+static const char flags[] = "-x c++ -std=gnu++20 -O2 -fno-vectorize -fno-slp-vectorize -g1 -fPIC -shared -fno-exceptions -fno-rtti -fconvergent-functions "
     "-fno-math-errno -ffp-contract=off -ftrivial-auto-var-init=pattern -fno-strict-aliasing "
-    "-fsanitize=bounds,alignment,shift,integer-divide-by-zero,signed-integer-overflow "
+    "-fsanitize=bounds,alignment,shift,integer-divide-by-zero,signed-integer-overflow -fno-sanitize-recover=undefined "
     "-fsanitize=kernel-address -mllvm -asan-instrumentation-with-call-threshold=0 -mllvm -asan-stack=0 "
     "-mllvm -asan-globals=0 -mllvm -asan-opt-globals=0 -mllvm -asan-opt-same-temp=0 "
     "-mllvm -asan-kernel-mem-intrinsic-prefix=1 "

@@ -73,7 +73,10 @@ void __asan_handle_no_return(void) {}
 /* ---- what C++ leaves undefined ---- */
 
 #define SHIM_UNDEFINED(name, what, ...) \
-    SHIM_PLAIN void __ubsan_handle_##name(__VA_ARGS__) { shim_now->fault(what, __builtin_return_address(0)); }
+    __attribute__((noreturn)) SHIM_PLAIN void __ubsan_handle_##name##_abort(__VA_ARGS__) {         \
+        shim_now->fault(what, __builtin_return_address(0));                                        \
+        __builtin_unreachable();                                                                   \
+    }
 SHIM_UNDEFINED(out_of_bounds, "an index past the end of an array", void *, unsigned long)
 SHIM_UNDEFINED(type_mismatch_v1, "an address that is not a multiple of what its type needs", void *, unsigned long)
 SHIM_UNDEFINED(shift_out_of_bounds, "a shift by more bits than there are", void *, unsigned long, unsigned long)
