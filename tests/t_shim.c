@@ -510,8 +510,8 @@ T_CASE(edited_text) {
          "for (int k = 0; k <= FLIGHT; k++) {", "past the end of an array"},
         {{"combine", small, 150, NULL}, "a misaligned access", "int column = (int)(item % GROUPS) * 8;",
          "int column = (int)(item % GROUPS) * 8 - (item % GROUPS == 1);", "not a multiple"},
-        {{"route", "E=8 K=2", 70, NULL}, "a shift too far", "((1ull << lane_id()) - 1));", "((1ull << (lane_id() + 1)) - 1));",
-         "more bits than there are"},
+        {{"route", "E=8 K=2", 70, NULL}, "a shift too far", "[mine[i]], 1u << token % TILE);",
+         "[mine[i]], 1u << (token % TILE + 32));", "more bits than there are"},
         {{"route", "E=8 K=2", 70, NULL}, "an off-by-one tail", "for (; e < E; e += WARPS * BLOCKS)",
          "for (; e <= E; e += WARPS * BLOCKS)", ""},
     };
