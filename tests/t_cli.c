@@ -1,38 +1,9 @@
 /* The command line as a user meets it: exit codes, messages, help, JSON, and files that gen leaves. */
-#include "t.h"
+#include "user.h"
 
 #include <dirent.h>
 #include <jansson.h>
-#include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
-#include "fs.h"
-#include "subprocess.h"
-
-static char dir[64], output[1 << 17];
-
-/* Runs "build/moec WORDS", words split at spaces and '@' standing for the scratch directory. */
-static int moec(const char *words) {
-    static char store[4096];
-    const char *argv[64] = {"build/moec"};
-    char *out = store;
-    int count = 1;
-    if (!*dir) strcpy(dir, "/tmp/moec-t-cli.XXXXXX"), mkdtemp(dir) ? (void)0 : abort();
-    for (const char *at = words + strspn(words, " "); *at; at += strspn(at, " ")) {
-        argv[count++] = out;
-        for (; *at && *at != ' '; at++) {
-            if (*at == '@') out += sprintf(out, "%s", dir);
-            else *out++ = *at;
-        }
-        *out++ = 0;
-    }
-    argv[count] = NULL;
-    moec_error err = {0};
-    moec_process p = {.argv = argv, .limit_s = 60, .output = output, .output_bytes = sizeof output};
-    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
-    return p.exit_code;
-}
 
 /* ---- tune ---- */
 
@@ -226,7 +197,6 @@ T_CASE(gen_compiles_for_machines_that_are_not_here) {
     T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op add -o @/nocc --compile"), 4);
     T_HAS(output, "MOEC_CC");
     unsetenv("MOEC_CC");
-    moec_dir_remove(dir);
 }
 
 T_MAIN

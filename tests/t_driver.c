@@ -1,20 +1,11 @@
 /* What a user meets when the CUDA driver, the compiler or the GPU is missing, too old, too small or
  * broken: exit code, reason and remedy. The driver and NVRTC are stand-ins (tests/fake), so that all
  * of it runs on any machine; their settings are environment variables. */
-#include "t.h"
+#include "user.h"
 
-#include <stdarg.h>
-#include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "device.h"
-#include "fs.h"
-#include "subprocess.h"
-
-static char dir[64], output[1 << 16];
-
-static void clean(void) { moec_dir_remove(dir); }
 
 /* Both stand-ins as they are when all is well, and a cache of their own. */
 static void fresh(void) {
@@ -22,55 +13,13 @@ static void fresh(void) {
                                            "FAKE_CUDA_BYTES", "FAKE_CUDA_FAIL", "FAKE_NVRTC_VERSION",
                                            "FAKE_NVRTC_RESULT", "FAKE_NVRTC_LOG",
                                            "FAKE_CUDA_CONTEXT", "FAKE_NVRTC_WHEN"};
-    char cache[128];
-    if (!*dir) {
-        strcpy(dir, "/tmp/moec-t-driver.XXXXXX");
-        if (!mkdtemp(dir)) abort();
-        atexit(clean);
-    }
-    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) unsetenv(settings[i]);
-    snprintf(cache, sizeof cache, "%s/cache", dir);
-    moec_dir_remove(cache);
-    setenv("MOEC_CACHE", cache, 1);
+    fresh_cache(settings, sizeof settings / sizeof *settings);
     setenv("MOEC_CUDA", "build/tests/libfakecuda.so", 1);
     setenv("MOEC_NVRTC", "build/tests/libfakenvrtc.so", 1);
     setenv("MOEC_CUBLAS", "/dev/null", 1);
 }
 
-/* Runs "build/moec WORDS", words split at spaces and '@' standing for the scratch directory. */
-static int moec(const char *words) {
-    static char store[4096];
-    const char *argv[64] = {"build/moec"};
-    char *out = store;
-    int count = 1;
-    for (const char *at = words + strspn(words, " "); *at; at += strspn(at, " ")) {
-        argv[count++] = out;
-        for (; *at && *at != ' '; at++) {
-            if (*at == '@') out += sprintf(out, "%s", dir);
-            else *out++ = *at;
-        }
-        *out++ = 0;
-    }
-    argv[count] = NULL;
-    moec_error err = {0};
-    moec_process p = {.argv = argv, .limit_s = 60, .output = output, .output_bytes = sizeof output};
-    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
-    return p.exit_code;
-}
-
 #define BENCH "bench E=4 K=2 H=64 F=64 --tokens 64 --repeat 1 --sets 1 -t "
-
-/* The verb ends with `code`; its message has every text of the list, and a remedy. */
-static void refused(const char *words, int code, ...) {
-    va_list texts;
-    int got = moec(words);
-    if (got != code) T_FAIL("%s: exit code %d, expected %d\n%s", words, got, code, output);
-    T_HAS(output, "hint: ");
-    va_start(texts, code);
-    for (const char *text; (text = va_arg(texts, const char *));) T_HAS(output, text);
-    va_end(texts);
-}
-#define REFUSED(words, code, ...) refused(words, code, __VA_ARGS__, (const char *)NULL)
 
 T_CASE(the_stand_ins_run_a_layer) {
     fresh();

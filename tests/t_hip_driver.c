@@ -1,19 +1,9 @@
 /* What a user of the HIP target meets when a compiler, a library or the GPU is missing, of another version,
  * aborts, hangs or does something else than it was asked: exit code, reason, remedy, and nothing lost. hiprtc
  * and the HIP runtime are stand-ins (tests/fake), so that all of it runs on any machine. */
-#include "t.h"
+#include "user.h"
 
-#include <stdarg.h>
-#include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
-#include "fs.h"
-#include "subprocess.h"
-
-static char dir[64], output[1 << 16];
-
-static void clean(void) { moec_dir_remove(dir); }
 
 /* No setting of the user's counts, and the cache is the test's own. */
 static void fresh(void) {
@@ -22,17 +12,8 @@ static void fresh(void) {
                                            "FAKE_HIP_GFX", "FAKE_HIP_LAUNCH", "FAKE_HIP_BYTES", "MOEC_KFD",
                                            "MOEC_COMPILE_TIMEOUT"};
     static char path[4096];
-    char cache[128];
-    if (!*dir) {
-        strcpy(dir, "/tmp/moec-t-hip.XXXXXX");
-        if (!mkdtemp(dir)) abort();
-        atexit(clean);
-        snprintf(path, sizeof path, "%s", getenv("PATH"));
-    }
-    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) unsetenv(settings[i]);
-    snprintf(cache, sizeof cache, "%s/cache", dir);
-    moec_dir_remove(cache);
-    setenv("MOEC_CACHE", cache, 1);
+    if (!*path) snprintf(path, sizeof path, "%s", getenv("PATH"));
+    fresh_cache(settings, sizeof settings / sizeof *settings);
     setenv("PATH", path, 1);
 }
 
@@ -49,39 +30,6 @@ static bool have_clang(void) {
     char path[MOEC_PATH_BYTES];
     return moec_program_find("clang-19", path);
 }
-
-/* Runs "build/moec WORDS", words split at spaces and '@' standing for the scratch directory. */
-static int moec(const char *words) {
-    static char store[4096];
-    const char *argv[64] = {"build/moec"};
-    char *out = store;
-    int count = 1;
-    for (const char *at = words + strspn(words, " "); *at; at += strspn(at, " ")) {
-        argv[count++] = out;
-        for (; *at && *at != ' '; at++) {
-            if (*at == '@') out += sprintf(out, "%s", dir);
-            else *out++ = *at;
-        }
-        *out++ = 0;
-    }
-    argv[count] = NULL;
-    moec_error err = {0};
-    moec_process p = {.argv = argv, .limit_s = 120, .output = output, .output_bytes = sizeof output};
-    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
-    return p.exit_code;
-}
-
-/* The verb ends with `code`; its message has every text of the list, and a remedy. */
-static void refused(const char *words, int code, ...) {
-    va_list texts;
-    int got = moec(words);
-    if (got != code) T_FAIL("%s: exit code %d, expected %d\n%s", words, got, code, output);
-    T_HAS(output, "hint: ");
-    va_start(texts, code);
-    for (const char *text; (text = va_arg(texts, const char *));) T_HAS(output, text);
-    va_end(texts);
-}
-#define REFUSED(words, code, ...) refused(words, code, __VA_ARGS__, (const char *)NULL)
 
 static char *read_out(const char *name) {
     char path[256], *text = NULL;

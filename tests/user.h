@@ -1,0 +1,71 @@
+/* The program as a user meets it: runs build/moec, keeps what it printed, and has a folder of scratch
+ * that goes away with the test. */
+#ifndef MOEC_TESTS_USER_H
+#define MOEC_TESTS_USER_H
+
+#include "t.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "fs.h"
+#include "subprocess.h"
+
+static char dir[64];          /* the folder, once make_dir ran */
+static char output[1 << 17];  /* of the last run, both streams */
+
+static inline void remove_dir(void) { moec_dir_remove(dir); }
+
+static inline void make_dir(void) {
+    if (*dir) return;
+    strcpy(dir, "/tmp/moec-test.XXXXXX");
+    if (!mkdtemp(dir)) abort();
+    atexit(remove_dir);
+}
+
+/* `settings` are not set, and the cache is an empty one in the folder. */
+static inline void fresh_cache(const char *const *settings, size_t count) {
+    char cache[128];
+    make_dir();
+    for (size_t i = 0; i < count; i++) unsetenv(settings[i]);
+    snprintf(cache, sizeof cache, "%s/cache", dir);
+    moec_dir_remove(cache);
+    setenv("MOEC_CACHE", cache, 1);
+}
+
+/* Runs "build/moec WORDS", words split at spaces and '@' standing for the folder; the exit code. */
+static inline int moec(const char *words) {
+    static char store[4096];
+    const char *argv[64] = {"build/moec"};
+    char *out = store;
+    int count = 1;
+    make_dir();
+    for (const char *at = words + strspn(words, " "); *at; at += strspn(at, " ")) {
+        argv[count++] = out;
+        for (; *at && *at != ' '; at++) {
+            if (*at == '@') out += sprintf(out, "%s", dir);
+            else *out++ = *at;
+        }
+        *out++ = 0;
+    }
+    argv[count] = NULL;
+    moec_error err = {0};
+    moec_process p = {.argv = argv, .limit_s = 120, .output = output, .output_bytes = sizeof output};
+    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
+    return p.exit_code;
+}
+
+/* The verb ends with `code`; its message has every text of the list, and a remedy. */
+static inline void refused(const char *words, int code, ...) {
+    va_list texts;
+    int got = moec(words);
+    if (got != code) T_FAIL("%s: exit code %d, expected %d\n%s", words, got, code, output);
+    T_HAS(output, "hint: ");
+    va_start(texts, code);
+    for (const char *text; (text = va_arg(texts, const char *));) T_HAS(output, text);
+    va_end(texts);
+}
+#define REFUSED(words, code, ...) refused(words, code, __VA_ARGS__, (const char *)NULL)
+
+#endif
