@@ -1,13 +1,11 @@
-/* Finds and opens NVRTC. PyPI's nvidia-cuda-nvrtc packages put it into site-packages, where no
- * linker looks: those folders are searched by pattern. */
+/* Opens NVRTC, of a version that knows the targets. */
 #include "dl_nvrtc.h"
 
 #include <dlfcn.h>
-#include <glob.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "dl_toolkit.h"
 
 enum { OLDEST_MAJOR = 12 };
 
@@ -15,56 +13,6 @@ static moec_nvrtc table;
 static moec_status opened;
 static moec_error reason;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-static const char *const sonames[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"};
-
-static const char *const patterns[] = {
-    "/usr/local/cuda*/lib64/libnvrtc.so.1*",
-    "/usr/local/cuda*/targets/*/lib/libnvrtc.so.1*",
-    "/opt/*/lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.1*",
-    "/opt/*/.venv/lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.1*",
-    "/usr/local/lib/python3*/*-packages/nvidia/*/lib/libnvrtc.so.1*",
-    "/usr/lib/python3*/*-packages/nvidia/*/lib/libnvrtc.so.1*",
-};
-
-static void *try_open(const char *path) {
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (library) snprintf(table.path, sizeof table.path, "%s", path);
-    return library;
-}
-
-static void *try_pattern(const char *pattern) {
-    glob_t found;
-    void *library = NULL;
-    if (glob(pattern, 0, NULL, &found)) return NULL;
-    for (size_t i = found.gl_pathc; i-- > 0 && !library;) library = try_open(found.gl_pathv[i]);
-    globfree(&found);
-    return library;
-}
-
-/* PREFIX/lib/python3*... below an environment variable that names a prefix. */
-static void *try_prefix(const char *variable, const char *below) {
-    const char *prefix = getenv(variable);
-    char pattern[1024];
-    if (!prefix) return NULL;
-    snprintf(pattern, sizeof pattern,
-             "%s%s/lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.1*", prefix, below);
-    return try_pattern(pattern);
-}
-
-static void *open_library(void) {
-    const char *wish = getenv("MOEC_NVRTC");
-    void *library = wish ? try_open(wish) : NULL;
-    if (wish) return library;
-    for (size_t i = 0; i < sizeof sonames / sizeof *sonames && !library; i++)
-        library = try_open(sonames[i]);
-    for (size_t i = 0; i < sizeof patterns / sizeof *patterns && !library; i++)
-        library = try_pattern(patterns[i]);
-    if (!library) library = try_prefix("VIRTUAL_ENV", "");
-    if (!library) library = try_prefix("CONDA_PREFIX", "");
-    if (!library) library = try_prefix("HOME", "/.local");
-    return library;
-}
 
 static const char *bind(void *library) {
 #define BIND(name, symbol, params)                                      \
@@ -76,7 +24,7 @@ static const char *bind(void *library) {
 }
 
 static moec_status start(moec_error *err) {
-    void *library = open_library();
+    void *library = moec_toolkit_open("nvrtc", "MOEC_NVRTC", NULL);
     const char *wish = getenv("MOEC_NVRTC");
     if (!library && wish) {
         moec_status rc = moec_fail(err, MOEC_E_TOOL, "MOEC_NVRTC=%s cannot be opened: %s", wish, dlerror());
@@ -89,13 +37,12 @@ static moec_status start(moec_error *err) {
         return moec_hint(err, rc, "pip install nvidia-cuda-nvrtc, or MOEC_NVRTC=/path/to/libnvrtc.so");
     }
     const char *missing = bind(library);
+    moec_toolkit_file(dlsym(library, "nvrtcVersion"), table.path, sizeof table.path);
     if (missing) {
-        moec_status rc = moec_fail(err, MOEC_E_TOOL, "%s is no usable NVRTC: it has no %s", table.path, missing);
+        moec_status rc = moec_fail(err, MOEC_E_TOOL, "%s is no usable NVRTC: it has no %s",
+                                   *table.path ? table.path : wish ? wish : "libnvrtc", missing);
         return moec_hint(err, rc, "moec needs NVRTC 12 or newer: pip install nvidia-cuda-nvrtc");
     }
-    Dl_info where; /* the file behind a name that the linker found */
-    if (dladdr(*(void **)(void *)&table.version, &where) && where.dli_fname)
-        snprintf(table.path, sizeof table.path, "%s", where.dli_fname);
     table.version(&table.major, &table.minor);
     if (table.major >= OLDEST_MAJOR) return MOEC_OK;
     moec_status rc = moec_fail(err, MOEC_E_TOOL, "NVRTC %d.%d in %s is too old", table.major,
