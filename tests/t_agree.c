@@ -2,42 +2,23 @@
  * another CPU target, of HIP on the host shim (L1) and of HIP's machine code under the interpreter (L2) are held
  * against them, element by element; tests/device/sm90.sh does the same on a real NVIDIA GPU. A changed answer
  * and a missing one are noticed. */
-#include "t.h"
+#include "user.h"
 
 #include <dirent.h>
-#include <stdlib.h>
-#include <unistd.h>
 
-#include "fs.h"
-#include "subprocess.h"
-
-static char dir[64], output[1 << 16];
-
-static void clean(void) { moec_dir_remove(dir); }
-
-/* "moec verify SPEC of the test WORDS", '@' standing for the scratch directory. */
+/* "moec verify SPEC of the test WORDS"; the exit code. */
 static int verify(const char *words) {
-    static char store[4096];
-    static const char fixed[] = "verify E=5 K=2 H=72 F=40 bias=1 shared=24 --tokens 70 --routing zipf:1 --variant 0 ";
-    const char *argv[64] = {"build/moec"};
-    int count = 1;
-    size_t n = (size_t)snprintf(store, sizeof store, "%s", fixed);
-    for (; *words && n < sizeof store - 80; words++)
-        n += (size_t)(*words == '@' ? snprintf(store + n, 72, "%s", dir) : snprintf(store + n, 2, "%c", *words));
-    for (char *word = strtok(store, " "); word; word = strtok(NULL, " ")) argv[count++] = word;
-    argv[count] = NULL;
-    moec_error err = {0};
-    moec_process p = {.argv = argv, .limit_s = 300, .output = output, .output_bytes = sizeof output};
-    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
-    return p.exit_code;
+    char all[512];
+    snprintf(all, sizeof all, "verify E=5 K=2 H=72 F=40 bias=1 shared=24 --tokens 70 --routing zipf:1 --variant 0 %s",
+             words);
+    limit_s = 300;
+    return moec(all);
 }
 
 static bool ready(void) {
     if (*dir) return true;
-    strcpy(dir, "/tmp/moec-t-agree.XXXXXX");
     unsetenv("MOEC_GCN");
-    if (!mkdtemp(dir)) return false;
-    atexit(clean);
+    make_dir();
     return verify("-t cpu --dump @/cpu") == 0;
 }
 

@@ -1,28 +1,13 @@
 /* Kernels of the CUDA target sm_80, run on this CPU by the machine of tests/sim: the text that NVRTC would
  * get, thread by thread, against the oracle. Copies happen as late as they may, or at once; warps run
  * in order or backwards. Planted faults show that the machine sees them. clang 19 is needed. */
-#include "t.h"
-
-#include <stdlib.h>
-#include <unistd.h>
-
-#include "fs.h"
-#include "subprocess.h"
-
-static char dir[64], output[1 << 16];
-
-static void clean(void) { moec_dir_remove(dir); }
+#include "user.h"
 
 static void fresh(void) {
-    char cache[128], path[MOEC_PATH_BYTES];
+    char path[MOEC_PATH_BYTES];
     if (!moec_program_find("clang-19", path)) T_SKIP("clang-19 is not here");
-    if (!*dir) {
-        strcpy(dir, "/tmp/moec-t-sim.XXXXXX");
-        if (!mkdtemp(dir)) abort();
-        atexit(clean);
-    }
-    snprintf(cache, sizeof cache, "%s/cache", dir);
-    setenv("MOEC_CACHE", cache, 1);
+    own_cache();
+    limit_s = 1500;
     setenv("MOEC_CUDA", "build/tests/libsimcuda.so", 1);
     setenv("MOEC_NVRTC", "build/tests/libsimnvrtc.so", 1);
     unsetenv("SIM_COPIES"), unsetenv("SIM_WARPS"), unsetenv("SIM_PLANT");
@@ -30,12 +15,10 @@ static void fresh(void) {
 
 /* `moec verify SPEC -t TARGET --op OP` (every op when NULL) on a few tokens; the exit code. */
 static int verify(const char *target, const char *op, const char *spec, const char *routing) {
-    const char *argv[] = {"build/moec", "verify", spec, "-t", target, "--tokens", "130", "--routing", routing,
-                          op ? "--op" : NULL, op, NULL};
-    moec_error err = {0};
-    moec_process p = {.argv = argv, .limit_s = 1500, .output = output, .output_bytes = sizeof output};
-    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
-    return p.exit_code; /* not 0 after a signal too */
+    char words[512];
+    snprintf(words, sizeof words, "verify %s -t %s --tokens 130 --routing %s %s %s", spec, target, routing,
+             op ? "--op" : "", op ? op : "");
+    return moec(words); /* not 0 after a signal too */
 }
 
 static void right(const char *target, const char *op, const char *spec, const char *routing) {
@@ -110,7 +93,7 @@ T_CASE(planted_faults_are_seen) {
         if (!code) T_FAIL("nobody saw %s in %s", faults[i].plant, faults[i].op);
         if (!strstr(output, faults[i].sees)) T_FAIL("%s in %s: no \"%s\"\n%s", faults[i].plant, faults[i].op,
                                                     faults[i].sees, output);
-        clean(); /* the cache does not know what was planted */
+        remove_dir(); /* the cache does not know what was planted */
     }
 }
 T_CASE(a_fault_without_a_place_is_refused) {

@@ -2,29 +2,9 @@
  *
  * The wrong kernel comes from a compiler (MOEC_CC) that edits the text before it compiles it: exit
  * code 3, the op and element named, and a command that finds the same fault again. */
-#include "t.h"
+#include "user.h"
 
-#include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
-#include "fs.h"
-#include "subprocess.h"
-
-static char dir[64], output[1 << 17];
-
-static int moec(const char *words) {
-    static char store[4096];
-    const char *argv[64] = {"build/moec"};
-    int count = 1;
-    snprintf(store, sizeof store, "%s", words);
-    for (char *word = strtok(store, " "); word; word = strtok(NULL, " ")) argv[count++] = word;
-    argv[count] = NULL;
-    moec_error err = {0};
-    moec_process p = {.argv = argv, .limit_s = 120, .output = output, .output_bytes = sizeof output};
-    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
-    return p.exit_code;
-}
 
 static void write_file(const char *name, const char *text, int mode) {
     char path[128];
@@ -33,16 +13,6 @@ static void write_file(const char *name, const char *text, int mode) {
     if (!f || fputs(text, f) < 0) T_FAIL("cannot write %s", path);
     if (f) fclose(f);
     chmod(path, (mode_t)mode);
-}
-
-static bool scratch(void) {
-    static char cache[128];
-    if (*dir) return true;
-    strcpy(dir, "/tmp/moec-t-verify.XXXXXX");
-    if (!mkdtemp(dir)) return false;
-    snprintf(cache, sizeof cache, "%s/cache", dir);
-    setenv("MOEC_CACHE", cache, 1);
-    return true;
 }
 
 T_CASE(wrong_use_is_explained) {
@@ -62,7 +32,7 @@ T_CASE(wrong_use_is_explained) {
         {"verify E=8 --op up --config mr=77", 2, "mr"},
         {"verify E=8 --random 3", 2, "makes its own specs"},
     };
-    T_NEED(scratch());
+    own_cache();
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         int code = moec(wrong[i].words);
         if (code != wrong[i].code) T_FAIL("%s: exit code %d\n%s", wrong[i].words, code, output);
@@ -71,10 +41,9 @@ T_CASE(wrong_use_is_explained) {
 }
 
 T_CASE(routing_file) {
-    char words[256];
-    T_NEED(scratch());
+    static const char words[] = "verify E=8 K=2 H=16 F=8 --op route --tokens 30 --routing file:@/loads";
+    own_cache();
     write_file("loads", "10 0 0 1.5\n0 0 3 4\n", 0644);
-    snprintf(words, sizeof words, "verify E=8 K=2 H=16 F=8 --op route --tokens 30 --routing file:%s/loads", dir);
     T_EQ(moec(words), 0);
     T_HAS(output, "0 wrong");
     write_file("loads", "10 0 zero 1.5", 0644);
@@ -84,7 +53,7 @@ T_CASE(routing_file) {
 }
 
 T_CASE(json_is_one_value) {
-    T_NEED(scratch());
+    own_cache();
     T_EQ(moec("verify E=4 K=2 H=16 F=8 --op add --tokens 9 --json"), 0);
     T_EQ(output[0], '{');
     T_HAS(output, "\"wrong\": 0");
@@ -103,7 +72,7 @@ static const char bad_compiler[] =
 T_CASE(a_wrong_kernel_is_reported) {
     static const char words[] = "verify E=4 K=2 H=16 F=24 dtype=f32 -t cpu-scalar --op down --tokens 9";
     char compiler[128], command[1024];
-    T_NEED(scratch());
+    own_cache();
     write_file("bad-cc", bad_compiler, 0755);
     snprintf(compiler, sizeof compiler, "%s/bad-cc", dir);
     T_EQ(moec(words), 0);
@@ -116,11 +85,6 @@ T_CASE(a_wrong_kernel_is_reported) {
     T_EQ(moec(command), 3); /* the command alone finds it again ... */
     unsetenv("MOEC_CC");
     T_EQ(moec(command), 0); /* ... and passes with a sound compiler */
-}
-
-T_CASE(leaves_nothing_behind) {
-    if (*dir) moec_dir_remove(dir);
-    T_EQ(access(dir, F_OK), -1);
 }
 
 T_MAIN

@@ -14,6 +14,7 @@
 
 static char dir[64];          /* the folder, once make_dir ran */
 static char output[1 << 17];  /* of the last run, both streams */
+static int limit_s = 120;     /* of a run; slow tests raise it */
 
 static inline void remove_dir(void) { moec_dir_remove(dir); }
 
@@ -24,14 +25,19 @@ static inline void make_dir(void) {
     atexit(remove_dir);
 }
 
-/* `settings` are not set, and the cache is an empty one in the folder. */
-static inline void fresh_cache(const char *const *settings, size_t count) {
+/* The cache is in the folder: the same one from call to call. */
+static inline void own_cache(void) {
     char cache[128];
     make_dir();
-    for (size_t i = 0; i < count; i++) unsetenv(settings[i]);
     snprintf(cache, sizeof cache, "%s/cache", dir);
-    moec_dir_remove(cache);
     setenv("MOEC_CACHE", cache, 1);
+}
+
+/* `settings` are not set, and the cache is empty. */
+static inline void fresh_cache(const char *const *settings, size_t count) {
+    for (size_t i = 0; i < count; i++) unsetenv(settings[i]);
+    own_cache();
+    moec_dir_remove(getenv("MOEC_CACHE"));
 }
 
 /* Runs "build/moec WORDS", words split at spaces and '@' standing for the folder; the exit code. */
@@ -51,7 +57,7 @@ static inline int moec(const char *words) {
     }
     argv[count] = NULL;
     moec_error err = {0};
-    moec_process p = {.argv = argv, .limit_s = 120, .output = output, .output_bytes = sizeof output};
+    moec_process p = {.argv = argv, .limit_s = limit_s, .output = output, .output_bytes = sizeof output};
     if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
     return p.exit_code;
 }
