@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Grouped products alone on a CUDA GPU: moec's kernels and torch._grouped_mm, run by run in turn, in one process.
+"""Grouped products alone on a CUDA GPU: moec, torch._grouped_mm and one dense product of cuBLAS, in turn, in one process.
 
     tests/peers/torch_grouped.py [--lib build/libmoec.so] [--runs 20] [T,H,F,E,K ...]
 
@@ -7,8 +7,11 @@ bf16, uniform random routing, rows already packed by expert, groups of any lengt
   up    [R][H] by [2F][H] of its expert   (moec: op down of a spec with H and F exchanged, the plain product)
   down  [R][F] by [H][F]
   dW1   [2F][R] by [R][H], bf16           (moec: op dw1 without row_slot)
-PyTorch takes weights as moec stores them and transposed; its better time counts. Also, for the price of gathering,
-moec's dw1 and up with rows gathered by token beside the same kernels on packed rows. TFLOP/s of real rows, medians.
+cuBLAS multiplies the same rows as if they were of one expert, so that its FLOPs are the same:
+  up    [R][H] by [H][2F]      down  [R][F] by [F][H]      dW1   [2F][R] by [R][H]
+PyTorch and cuBLAS take weights as moec stores them and transposed (dW1: the result and its transpose); their better time
+counts. Also, for the price of gathering, moec's dw1 and up with rows gathered by token beside the same kernels on packed
+rows. TFLOP/s of real rows, medians.
 """
 import argparse, ctypes, torch
 
@@ -59,11 +62,12 @@ class Moec:
 
 
 def medians(functions, runs):
-    """Milliseconds of each, run in turn."""
+    """Milliseconds of each, run in turn. The card sleeps before each while the host prepares the launch."""
     times = [[] for _ in functions]
     for r in range(-3, runs):
         for f, t in zip(functions, times):
             a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            torch.cuda._sleep(300000)
             a.record(); f(); b.record(); b.synchronize()
             if r >= 0:
                 t.append(a.elapsed_time(b))
@@ -104,15 +108,22 @@ def shape(moec, text, runs):
     up(); down(); red()
     errors = (close(out_h, mm(packed, w1.transpose(1, 2), offs=ends), some), close(out_y, mm(a, w2.transpose(1, 2), offs=ends), some),
               close(dw1, mm(h.t(), packed, offs=ends), slice(0, 1)))
-    flops = 4 * R * H * F * 1e-9
-    t = medians([lambda: mm(packed, w1.transpose(1, 2), offs=ends), lambda: mm(packed, w1t, offs=ends), up], runs)
-    d = medians([lambda: mm(a, w2.transpose(1, 2), offs=ends), lambda: mm(a, w2t, offs=ends), down], runs)
-    w = medians([lambda: mm(h.t(), packed, offs=ends), lambda: mm(packed.t(), h, offs=ends), red], runs)
+    dense1, dense2, dense_dw, dense_dwt = w1[0], w2[0], dw1[0], torch.empty(H, U, device=dev, dtype=bf)
+    dense1t, dense2t = w1t[0], w2t[0]
+    products = [
+        (2, [lambda: mm(packed, w1.transpose(1, 2), offs=ends), lambda: mm(packed, w1t, offs=ends)], up,
+         [lambda: torch.mm(packed, dense1.t(), out=out_h), lambda: torch.mm(packed, dense1t, out=out_h)]),
+        (1, [lambda: mm(a, w2.transpose(1, 2), offs=ends), lambda: mm(a, w2t, offs=ends)], down,
+         [lambda: torch.mm(a, dense2.t(), out=out_y), lambda: torch.mm(a, dense2t, out=out_y)]),
+        (2, [lambda: mm(h.t(), packed, offs=ends), lambda: mm(packed.t(), h, offs=ends)], red,
+         [lambda: torch.mm(h.t(), packed, out=dense_dw), lambda: torch.mm(packed.t(), h, out=dense_dwt)])]
+    line = f"{text:22s}{R // E:6d}"
+    for share, grouped, own, dense in products:
+        t = medians([*grouped, own, *dense], runs)
+        rates = [share * 2e-9 * R * H * F / ms for ms in (min(t[:2]), t[2], min(t[3:]))]
+        line += f"  {rates[0]:5.0f}{rates[1]:5.0f}{rates[2]:5.0f}{100 * rates[1] / rates[2]:6.1f}"
     g = medians([red, red_g, up_p, up_g], runs)
-    row = [flops / min(t[:2]), flops / t[2], flops / 2 / min(d[:2]), flops / 2 / d[2], flops / min(w[:2]), flops / w[2]]
-    print(f"{text:24s} up {row[0]:4.0f} {row[1]:4.0f}  down {row[2]:4.0f} {row[3]:4.0f}  dW1 {row[4]:4.0f} {row[5]:4.0f}   "
-          f"gather costs dw1 {100 * (g[1] / g[0] - 1):+.1f} % up {100 * (g[3] / g[2] - 1):+.1f} %   "
-          f"differ by {max(errors):.1e}", flush=True)
+    print(f"{line}  {100 * (g[1] / g[0] - 1):+6.1f}{100 * (g[3] / g[2] - 1):+6.1f}  {max(errors):.1e}", flush=True)
 
 
 def main():
@@ -124,7 +135,12 @@ def main():
     torch.manual_seed(0)
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     ms = medians([lambda: a @ b], args.runs)[0]
-    print(f"cuBLAS 8192^3 {2 * 8192**3 / ms * 1e-9:.0f} TFLOP/s\nTFLOP/s: torch._grouped_mm, then moec")
+    print(f"cuBLAS 8192^3 {2 * 8192**3 / ms * 1e-9:.0f} TFLOP/s\n"
+          "TFLOP/s of torch._grouped_mm (torch), moec and cuBLAS dense; moec in % of cuBLAS; what gathering costs, in %;\n"
+          "how far moec's answers are from torch's")
+    part = f"  {'torch':>5s}{'moec':>5s}{'dense':>6s}{'%':>5s}"
+    print(f"{'T,H,F,E,K':22s}{'rows':>6s}" + "".join(f"  {name:^21s}" for name in ("up", "down", "dW1")) +
+          f"  {'gather, %':>12s}\n{'':28s}" + part * 3 + f"  {'dw1':>6s}{'up':>6s}  differ")
     moec = Moec(args.lib)
     for text in args.shapes or SHAPES:
         shape(moec, text, args.runs)
