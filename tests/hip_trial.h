@@ -3,13 +3,11 @@
 #ifndef MOEC_HIP_TRIAL_H
 #define MOEC_HIP_TRIAL_H
 
-#include <stdlib.h>
-#include <unistd.h>
+#include "folder.h"
 
 #include "dl_gcn.h"
 #include "gcn/device_gcn.h"
 #include "gcn/gcn.h"
-#include "t.h"
 #include "toolchain.h"
 #include "verify.h"
 
@@ -56,23 +54,6 @@ static char *edited(const char *text, const char *old, const char *new) {
     return out;
 }
 
-static bool put_file(const char *path, const void *data, size_t bytes) {
-    FILE *f = fopen(path, "wb");
-    bool ok = f && fwrite(data, 1, bytes, f) == bytes;
-    if (f) fclose(f);
-    if (!ok) T_FAIL("cannot write %s", path);
-    return ok;
-}
-
-static char dir[] = "/tmp/moec-hip.XXXXXX";
-
-static const char *in_dir(const char *name) {
-    static char path[128];
-    if (strstr(dir, "XXXXXX") && !mkdtemp(dir)) T_FAIL("cannot make %s", dir);
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return path;
-}
-
 /* Emits, edits (old NULL: not at all) and compiles to DIR/k.co; the kernel without its code. */
 static moec_module *compile(moec_device *device, const setup *s, const char *old, const char *new) {
     moec_error err = {0};
@@ -86,7 +67,7 @@ static moec_module *compile(moec_device *device, const setup *s, const char *old
     if (!rc) rc = moec_emit(device->gen, &request, &m->kernel, &err);
     char *text = rc ? NULL : edited(m->kernel.source, old ? old : "\n", old ? new : "\n");
     if (!rc && !text) rc = moec_fail(&err, MOEC_E_TEMPLATE, "the text \"%s\" is not there any more", old ? old : "");
-    if (!rc && !put_file(in_dir("k.hip"), text, strlen(text))) rc = MOEC_E_IO;
+    if (!rc && !put_file("k.hip", text, strlen(text))) rc = MOEC_E_IO;
     if (!rc) rc = moec_toolchain_find("hip")->compile(device->target, dir, "k.hip", "k.co", &err);
     free(text);
     if (rc) T_FAIL("%s: %s", s->op, err.text);

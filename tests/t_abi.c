@@ -1,15 +1,9 @@
 /* moec.h is C99 and C++17, alone and twice; its version is the library's; libmoec.so exports what
  * it declares and nothing of Lua. */
-#include "t.h"
-
-#include <stdlib.h>
-#include <unistd.h>
+#include "folder.h"
 
 #include "device.h"
-#include "fs.h"
 #include "subprocess.h"
-
-static char dir[64];
 
 /* Compiles `text` with the words of `command` (plus -c FILE); the exit code, -1 without compiler. */
 static int compile(const char *compiler, const char *standard, const char *name, const char *text,
@@ -17,10 +11,9 @@ static int compile(const char *compiler, const char *standard, const char *name,
     char path[MOEC_PATH_BYTES], object[MOEC_PATH_BYTES];
     moec_error err = {0};
     if (!moec_program_find(compiler, path)) return -1;
-    if (!*dir) strcpy(dir, "/tmp/moec-t-abi.XXXXXX"), mkdtemp(dir) ? (void)0 : abort();
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    snprintf(object, sizeof object, "%s/out.o", dir);
-    if (moec_file_write(path, text, strlen(text), false, &err)) abort();
+    if (!put_file(name, text, strlen(text))) abort();
+    snprintf(path, sizeof path, "%s", in_dir(name));
+    snprintf(object, sizeof object, "%s", in_dir("out.o"));
     const char *argv[] = {compiler, standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Iruntime",
                           "-Igen", "-c", path, "-o", object, NULL};
     moec_process p = {.argv = argv, .limit_s = 60, .output = output, .output_bytes = bytes};

@@ -122,10 +122,9 @@ T_CASE(doctor_runs_anywhere) {
 /* ---- gen ---- */
 
 static char *slurp(const char *name) {
-    char path[MOEC_PATH_BYTES], *data;
+    char *data;
     size_t bytes;
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return moec_file_read(path, &data, &bytes, NULL) ? NULL : data;
+    return moec_file_read(in_dir(name), &data, &bytes, NULL) ? NULL : data;
 }
 
 T_CASE(gen_writes_the_same_bytes_twice) {

@@ -10,20 +10,9 @@
 #include "code_object.h"
 #include "hip_trial.h"
 #include "model.h"
+#include "verify_row.h"
 
 /* ---- every op, element by element ---- */
-
-static int cases;
-
-static void take_row(void *user, const moec_verify_row *row) {
-    char command[4096];
-    (void)user;
-    if (*row->skipped) return;
-    cases++;
-    if (!*row->verdict->fault) return;
-    moec_verify_command(row, row->target, command, sizeof command);
-    T_FAIL("%s: %s\n#   %s", row->op, row->verdict->fault, command);
-}
 
 static void verify(moec_device *device, moec_spec *spec, moec_verify_options o) {
     moec_error err = {0};
@@ -169,7 +158,7 @@ static void refused_bytes(moec_device *device, moec_module *m, const object *o, 
     static object wrong;
     wrong = *o;
     memcpy(wrong.bytes + at, bytes, count);
-    if (put_file(in_dir("k.co"), wrong.bytes, wrong.n)) refused(device, m, what);
+    if (put_file("k.co", wrong.bytes, wrong.n)) refused(device, m, what);
 }
 
 /* Where the descriptor begins: LDS bytes, no scratch, kernel argument bytes. */
@@ -224,7 +213,7 @@ T_CASE(spills_are_refused) {
     moec_module *m = compile(device, &s, NULL, NULL);
     T_NEED(m);
     char *bad = edited(m->kernel.source, "amdgpu_waves_per_eu(2, 2)", "amdgpu_waves_per_eu(8, 8)");
-    T_NEED(bad && put_file(in_dir("k.hip"), bad, strlen(bad)));
+    T_NEED(bad && put_file("k.hip", bad, strlen(bad)));
     moec_status rc = moec_toolchain_find("hip")->compile(device->target, dir, "k.hip", "k.co", &err);
     T_EQ(rc, MOEC_E_COMPILE);
     T_HAS(err.text, "ran out of registers");

@@ -32,10 +32,9 @@ static bool have_clang(void) {
 }
 
 static char *read_out(const char *name) {
-    char path[256], *text = NULL;
+    char *text = NULL;
     size_t bytes;
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return moec_file_read(path, &text, &bytes, NULL) ? NULL : text;
+    return moec_file_read(in_dir(name), &text, &bytes, NULL) ? NULL : text;
 }
 
 #define GEN "gen E=4 -t gfx942 --op add --compile -o @/out"

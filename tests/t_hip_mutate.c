@@ -47,7 +47,7 @@ static bool caught(bench *b, size_t i, uint32_t word) {
     gcn_instruction(b->code, i, NULL, &offset, NULL);
     wrong = b->right;
     memcpy(wrong.bytes + offset, &word, sizeof word);
-    if (!put_file(in_dir("k.co"), wrong.bytes, wrong.n)) return false;
+    if (!put_file("k.co", wrong.bytes, wrong.n)) return false;
     run_case(b->device, &b->c, b->m, b->fault);
     return *b->fault;
 }

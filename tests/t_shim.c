@@ -3,19 +3,17 @@
  * Each builtin and matrix instruction against its definition, with the interpreter of the compiled code as
  * second witness; every op on listed ragged shapes; the same bits as the compiled code; planted faults of
  * text that must be reported, each beside the unharmed kernel; barriers taken out one by one. */
+#include "folder.h"
+
 #include <dlfcn.h>
 #include <limits.h>
 #include <math.h>
-#include <stdlib.h>
-#include <unistd.h>
 
-#include "fs.h"
 #include "gcn/gcn.h"
 #include "shim/compile.h"
 #include "shim/shim.h"
-#include "t.h"
 #include "toolchain.h"
-#include "verify.h"
+#include "verify_row.h"
 
 enum { LANES = SHIM_LANES, MACHINES = 2 };
 static const char *const machines[MACHINES] = {"gfx942", "gfx90a"};
@@ -50,27 +48,6 @@ static moec_spec spec_of(const char *text) {
     return s;
 }
 
-static char dir[] = "/tmp/moec-shim.XXXXXX";
-
-static const char *in_dir(const char *name) {
-    static char path[128];
-    if (strstr(dir, "XXXXXX") && !mkdtemp(dir)) T_FAIL("cannot make %s", dir);
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return path;
-}
-
-__attribute__((destructor)) static void clean(void) {
-    if (!strstr(dir, "XXXXXX")) moec_dir_remove(dir);
-}
-
-static bool put_file(const char *path, const char *text) {
-    FILE *f = fopen(path, "w");
-    bool ok = f && fwrite(text, 1, strlen(text), f) == strlen(text);
-    if (f) fclose(f);
-    if (!ok) T_FAIL("cannot write %s", path);
-    return ok;
-}
-
 static char *get_file(const char *path, size_t *bytes) {
     FILE *f = fopen(path, "rb");
     enum { ROOM = 1 << 20 };
@@ -98,7 +75,7 @@ static bool vectors_open(vectors *v) {
     *v = (vectors){0};
     if (!device_of(SHIM, 0) || !device_of(INTERPRETER, 0)) return false;
     char *text = get_file("tests/shim/vectors.hip", &bytes);
-    put_file(in_dir("v.hip"), text);
+    put_file("v.hip", text, strlen(text));
     free(text);
     moec_status rc = shim_toolchain.compile(moec_target_find("gfx942"), dir, "v.hip", "v.so", &err);
     snprintf(v->path, sizeof v->path, "%s", in_dir("v.so"));
@@ -301,8 +278,8 @@ static void store(const shape *s, void *to, int at, float v) {
 
 /* Small integers: every order of the sum gives the same. A faulty map puts a product elsewhere. */
 static void exact_product(vectors *v, const shape *s, int who) {
-    static float a[16][32][16], b[16][32][16], c[2048], d[2048];
-    static float packed_a[2048], packed_b[2048];
+    static float a[16][32][16], b[16][32][16];
+    static _Alignas(256) float c[2048], d[2048], packed_a[2048], packed_b[2048]; /* as a device aligns its memory */
     uint64_t seed = 77;
     int results = s->m * s->n * s->blocks;
     for (int n = 0; n < s->blocks; n++)
@@ -342,7 +319,7 @@ T_CASE(matrix_bits_agree_with_the_interpreter) {
     if (!vectors_open(&v)) return;
     for (int n = 0; n < SHAPES * MACHINES * 4; n++) {
         const shape *s = &shapes[n / MACHINES % SHAPES];
-        static uint32_t a[2048], b[2048], c[2048], d[WITNESSES][2048];
+        static _Alignas(256) uint32_t a[2048], b[2048], c[2048], d[WITNESSES][2048];
         for (int i = 0; i < 2048; i++) {
             a[i] = next(&seed) ^ next(&seed) << 8, b[i] = next(&seed) ^ next(&seed) << 8, c[i] = next(&seed) << 1;
             if (n % 4) a[i] = (a[i] & 0x9fff9fffu) | 0x20002000u, b[i] = (b[i] & 0x9fff9fffu) | 0x20002000u;
@@ -364,18 +341,6 @@ T_CASE(matrix_bits_agree_with_the_interpreter) {
 }
 
 /* ---- every op, element by element, against the oracle ---- */
-
-static int cases;
-
-static void take_row(void *user, const moec_verify_row *row) {
-    char command[4096];
-    (void)user;
-    if (*row->skipped) return;
-    cases++;
-    if (!*row->verdict->fault) return;
-    moec_verify_command(row, row->target, command, sizeof command);
-    T_FAIL("%s: %s\n#   %s", row->op, row->verdict->fault, command);
-}
 
 /* Each spec on one machine, each machine with every op; MOEC_SHIM=all: each on both. */
 T_CASE(listed_ragged_shapes) {
@@ -449,7 +414,7 @@ static void run_text(moec_device *device, const moec_kernel *kernel, const char 
     moec_verdict verdict = {0};
     moec_module m = {.kernel = *kernel};
     snprintf(library, sizeof library, "k%d.so", serial++);
-    moec_status rc = put_file(in_dir("k.hip"), text) ? MOEC_OK : MOEC_E_IO;
+    moec_status rc = put_file("k.hip", text, strlen(text)) ? MOEC_OK : MOEC_E_IO;
     if (!rc) rc = shim_toolchain.compile(device->target, dir, "k.hip", library, &err);
     if (!rc) rc = device->ops->load(device, in_dir(library), &m, &err);
     if (rc) T_FAIL("%s: %s", kernel->symbol, err.text);

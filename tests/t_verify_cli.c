@@ -7,12 +7,7 @@
 #include <sys/stat.h>
 
 static void write_file(const char *name, const char *text, int mode) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *f = fopen(path, "w");
-    if (!f || fputs(text, f) < 0) T_FAIL("cannot write %s", path);
-    if (f) fclose(f);
-    chmod(path, (mode_t)mode);
+    if (put_file(name, text, strlen(text))) chmod(in_dir(name), (mode_t)mode);
 }
 
 T_CASE(wrong_use_is_explained) {

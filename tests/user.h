@@ -1,36 +1,19 @@
-/* The program as a user meets it: runs build/moec, keeps what it printed, and has a folder of scratch
- * that goes away with the test. */
+/* The program as a user meets it: runs build/moec, keeps what it printed, with the test's folder for its files. */
 #ifndef MOEC_TESTS_USER_H
 #define MOEC_TESTS_USER_H
 
-#include "t.h"
+#include "folder.h"
 
 #include <stdarg.h>
-#include <stdlib.h>
-#include <unistd.h>
 
-#include "fs.h"
 #include "subprocess.h"
 
-static char dir[64];          /* the folder, once make_dir ran */
 static char output[1 << 17];  /* of the last run, both streams */
 static int limit_s = 120;     /* of a run; slow tests raise it */
 
-static inline void remove_dir(void) { moec_dir_remove(dir); }
-
-static inline void make_dir(void) {
-    if (*dir) return;
-    strcpy(dir, "/tmp/moec-test.XXXXXX");
-    if (!mkdtemp(dir)) abort();
-    atexit(remove_dir);
-}
-
 /* The cache is in the folder: the same one from call to call. */
 static inline void own_cache(void) {
-    char cache[128];
-    make_dir();
-    snprintf(cache, sizeof cache, "%s/cache", dir);
-    setenv("MOEC_CACHE", cache, 1);
+    setenv("MOEC_CACHE", in_dir("cache"), 1);
 }
 
 /* `settings` are not set, and the cache is empty. */
