@@ -279,7 +279,7 @@ static const struct { const char *op, *arg; int n; double value[3]; } scalars[] 
     {"", "step", 3, {1, 2, 1000}},
 };
 
-enum { MAX_SEQ = 96 };
+enum { SHORT_SEQ = 96, LONG_SEQ = 400 }; /* tokens of a sequence: most cases, variant 1 */
 
 static double draw(maker *m, how kind, double scale, int64_t i) {
     double n = moec_random_normal(&m->random);
@@ -345,14 +345,20 @@ static bool fill_routing(maker *m, int at) {
     return false;
 }
 
+/* Tokens of a sequence. Long ones are cut to whole 64s half of the time: kernels' tiles end with them then. */
+static int64_t draw_sequence(maker *m) {
+    int64_t most = m->c->variant == 1 ? LONG_SEQ : SHORT_SEQ, longest = m->c->T + 1 < most ? m->c->T + 1 : most;
+    int64_t seq = 1 + moec_random_below(&m->plan->random, longest);
+    return seq > SHORT_SEQ && seq % 2 ? seq / 64 * 64 : seq;
+}
+
 static void fill_scalar(maker *m, int at) {
     moec_case *c = m->c;
     const char *name = c->op->args[at].name;
     double *out = &c->ref.arg[at].scalar;
     if (!strcmp(name, "T")) *out = (double)c->T;
     if (!strcmp(name, "N")) *out = (double)c->N;
-    int64_t longest = c->T + 1 < MAX_SEQ ? c->T + 1 : MAX_SEQ;
-    if (!strcmp(name, "seq")) *out = (double)(1 + moec_random_below(&m->plan->random, longest));
+    if (!strcmp(name, "seq")) *out = (double)draw_sequence(m);
     for (size_t i = 0; i < sizeof scalars / sizeof *scalars; i++)
         if (for_op(scalars[i].op, scalars[i].arg, c->op, name))
             *out = scalars[i].value[c->variant ? moec_random_below(&m->plan->random, scalars[i].n) : 0];
@@ -489,7 +495,7 @@ moec_status moec_case_solve(moec_case *c, const moec_target *target, moec_error 
 
 double moec_case_work(const moec_op *op, const moec_spec *s, int64_t T) {
     double rows = (double)T * (double)s->K, HU = (double)s->H * (double)moec_spec_U(s);
-    double attention = (double)T * MAX_SEQ * (double)(s->heads * s->dim);
+    double attention = (double)T * SHORT_SEQ * (double)(s->heads * s->dim);
     if (strstr(op->name, "attention")) return 4 * attention;
     if (strstr(op->name, "linear")) return (double)T * (double)s->H * (double)s->F;
     if (!strcmp(op->name, "xent")) return (double)T * (double)s->V;
