@@ -21,7 +21,7 @@ end
 
 return {
     ops = { "attention", "attention_bwd" },
-    targets = { "sm_90a", "sm_80" },
+    targets = { "sm_90a", "sm_80" }, generic = 1,
     dtypes = { "bf16" },
     applies = function(r) return r.spec.dim % 8 == 0 and r.spec.dim <= 128 end,
     tunables = {

@@ -108,6 +108,8 @@ T_CASE(column_blocks_for_sm_80) { compile("sm_80", "down,dx,combine", "E=8 K=2 H
 T_CASE(column_blocks_for_sm_90a) { compile("sm_90a", "down,dx,combine", "E=8 K=2 H=264 F=136 bias=1 columns=88", 3); }
 T_CASE(the_trainers_ops_for_sm_80) { compile("sm_80", DENSE, MODEL, 14); }
 T_CASE(the_trainers_ops_for_sm_90a) { compile("sm_90a", DENSE, MODEL, 14); }
+T_CASE(attention_of_wide_heads_for_sm_90a) { compile("sm_90a", "attention,attention_bwd", "heads=6 kv=2 dim=128", 2); }
+T_CASE(attention_of_odd_heads_for_sm_90a) { compile("sm_90a", "attention,attention_bwd", "heads=6 kv=2 dim=72", 2); }
 
 #define GEMMS "up,down,dh,dx,dw1,dw2,linear,linear_dx,linear_dw"
 T_CASE(generic_gemms_keep_their_registers_on_sm_80) {

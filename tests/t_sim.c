@@ -1,13 +1,15 @@
-/* Kernels of the CUDA target sm_80, run on this CPU by the machine of tests/sim: the text that NVRTC would
- * get, thread by thread, against the oracle. Copies happen as late as they may, or at once; warps run
- * in order or backwards. Planted faults show that the machine sees them. clang 19 is needed. */
+/* Kernels of the CUDA target sm_80, and Hopper's attention, run on this CPU by the machine of tests/sim: the text
+ * that NVRTC would get, thread by thread, against the oracle. Products of wgmma happen as late as they may, copies
+ * too or at once; warps run in order or backwards. Planted faults show that the machine sees them. clang 19 is needed. */
 #include "user.h"
+
+static int tokens; /* of a run */
 
 static void fresh(void) {
     char path[MOEC_PATH_BYTES];
     if (!moec_program_find("clang-19", path)) T_SKIP("clang-19 is not here");
     own_cache();
-    limit_s = 1500;
+    limit_s = 1500, tokens = 130;
     setenv("MOEC_CUDA", "build/tests/libsimcuda.so", 1);
     setenv("MOEC_NVRTC", "build/tests/libsimnvrtc.so", 1);
     unsetenv("SIM_COPIES"), unsetenv("SIM_WARPS"), unsetenv("SIM_PLANT");
@@ -16,7 +18,7 @@ static void fresh(void) {
 /* `moec verify SPEC -t TARGET --op OP` (every op when NULL) on a few tokens; the exit code. */
 static int verify(const char *target, const char *op, const char *spec, const char *routing) {
     char words[512];
-    snprintf(words, sizeof words, "verify %s -t %s --tokens 130 --routing %s %s %s", spec, target, routing,
+    snprintf(words, sizeof words, "verify %s -t %s --tokens %d --routing %s %s %s", spec, target, tokens, routing,
              op ? "--op" : "", op ? op : "");
     return moec(words); /* not 0 after a signal too */
 }
@@ -28,6 +30,7 @@ static void right(const char *target, const char *op, const char *spec, const ch
 }
 
 static const char *const rows[] = {"up", "down", "dh", "dx"}, *const sums[] = {"dw1", "dw2"},
+                  *const attention[] = {"attention", "attention_bwd"},
                   *const dense[] = {"linear", "linear_dx", "linear_dw"};
 #define EACH(list, op) for (size_t i = 0; i < sizeof list / sizeof *list && ((op) = list[i], true); i++)
 
@@ -61,6 +64,23 @@ T_CASE(the_fallback_of_sm_90a) {
     right("sm_90a", "up", "E=3 K=2 H=72 F=104 bias=1 layout=interleaved", "uniform");
     right("sm_90a", "dh", "E=3 K=2 H=72 F=104 bias=1 act=silu", "uniform");
 }
+/* wgmma, boxes of the copy engine and mbarriers; sequences of up to 400 tokens pass every stage of the rings. */
+T_CASE(attention_on_hopper) {
+    const char *op;
+    fresh();
+    tokens = 450;
+    EACH(attention, op) right("sm_90a", op, "heads=2 kv=1 dim=128", "uniform");
+    EACH(attention, op) right("sm_90a", op, "heads=3 kv=1 dim=64", "uniform");
+}
+T_CASE(attention_on_hopper_with_early_copies) {
+    const char *op;
+    fresh();
+    setenv("SIM_COPIES", "early", 1);
+    setenv("SIM_WARPS", "backwards", 1);
+    EACH(attention, op) right("sm_90a", op, "heads=2 kv=2 dim=64", "uniform");
+    tokens = 1;
+    EACH(attention, op) right("sm_90a", op, "heads=1 kv=1 dim=128", "uniform");
+}
 T_CASE(every_op_and_the_layer) {
     fresh();
     right("sm_80", NULL, "E=5 K=2 H=72 F=40 bias=1 shared=24 capacity=1.25 heads=4 kv=2 dim=24 V=100", "zipf:1");
@@ -93,6 +113,33 @@ T_CASE(planted_faults_are_seen) {
         if (!code) T_FAIL("nobody saw %s in %s", faults[i].plant, faults[i].op);
         if (!strstr(output, faults[i].sees)) T_FAIL("%s in %s: no \"%s\"\n%s", faults[i].plant, faults[i].op,
                                                     faults[i].sees, output);
+        remove_dir(); /* the cache does not know what was planted */
+    }
+}
+/* Copies come at once: what lets go of a stage too early is seen. */
+static const struct { const char *op, *plant; } hopper_faults[] = {
+    {"attention", "mma_wait<1>(); // the scores=>mma_wait<2>();"},
+    {"attention", "mma_wait<0>(); // the sums over the values before=>mma_wait<1>();"},
+    {"attention", "if (at > r.t[half] ||=>if (at > r.t[half] + 1 ||"},
+    {"attention", "barrier_wait(smem + BAR_K_FREE + 8 * s, parity ^ 1);=>"},
+    {"attention", "odd = odd_values(smem, 0, thread);=>"},
+    {"attention", "if (lane == 0) barrier_arrive(bar);=>"},
+    {"attention_bwd", "mask_queries(ds, from, to, t, lane);=>"},
+    {"attention_bwd", "pitch = (T + OWN - 1) / OWN * OWN;=>pitch = T / OWN * OWN;"},
+    {"attention_bwd", "barrier_expect(full, 2 * BLOCKS * PIECE + (lse ? 2 * STEP * 4 : 0));=>"
+                      "barrier_expect(full, 2 * BLOCKS * PIECE);"},
+};
+
+T_CASE(planted_faults_on_hopper_are_seen) {
+    fresh();
+    tokens = 450;
+    setenv("SIM_COPIES", "early", 1);
+    for (size_t i = 0; i < sizeof hopper_faults / sizeof *hopper_faults; i++) {
+        setenv("SIM_PLANT", hopper_faults[i].plant, 1);
+        int code = verify("sm_90a", hopper_faults[i].op, "heads=1 kv=1 dim=64", "uniform");
+        if (!code) T_FAIL("nobody saw %s in %s", hopper_faults[i].plant, hopper_faults[i].op);
+        if (!strstr(output, "WRONG") && !strstr(output, "simulated GPU: "))
+            T_FAIL("%s in %s: %s", hopper_faults[i].plant, hopper_faults[i].op, output);
         remove_dir(); /* the cache does not know what was planted */
     }
 }

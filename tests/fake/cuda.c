@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../sim/abi.h"
+
 typedef unsigned long long address;
 
 static int sticky;
@@ -237,9 +239,12 @@ CALL(cuTensorMapEncodeTiled, void *map, int type, uint32_t rank, void *base, con
      const uint64_t *stride, const uint32_t *box, const uint32_t *step, int interleave, int swizzle,
      int promotion, int fill) {
     CHECK("cuTensorMapEncodeTiled");
-    (void)type, (void)rank, (void)base, (void)dim, (void)stride, (void)box, (void)step;
-    (void)interleave, (void)swizzle, (void)promotion, (void)fill;
+    (void)type, (void)step, (void)interleave, (void)swizzle, (void)promotion, (void)fill;
+    struct sim_map m = {.base = base};
+    for (uint32_t i = 0; i < rank; i++) m.dim[i] = dim[i], m.box[i] = box[i];
+    for (uint32_t i = 0; i + 1 < rank; i++) m.stride[i] = stride[i];
     memset(map, 0, 128);
+    memcpy(map, &m, sizeof m);
     return 0;
 }
 #endif

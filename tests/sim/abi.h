@@ -10,7 +10,7 @@ typedef unsigned sim_words[SIM_WORDS];
 
 struct sim_host {
     int thread;                 /* that runs, in its block */
-    long block;
+    long block, blocks;
     char *shared;               /* dynamic shared memory of the block; addresses in it are offsets */
     /* All threads of the block that have not ended; all lanes of a warp, and what each brought. */
     void (*barrier)(void);
@@ -22,6 +22,32 @@ struct sim_host {
     /* ldmatrix x4 and mma.sync m16n8k16 of bf16 */
     void (*matrices)(unsigned r[4], unsigned address, int transposed);
     void (*product)(float c[4], const unsigned a[4], unsigned b0, unsigned b1);
+
+    /* ---- Hopper ---- */
+    /* mbarriers: `bytes` more are to come; wait until the phase of this parity is complete */
+    void (*bar_init)(unsigned bar, unsigned arrivals);
+    void (*bar_arrive)(unsigned bar);
+    void (*bar_expect)(unsigned bar, unsigned bytes);
+    void (*bar_wait)(unsigned bar, unsigned parity);
+    /* The copy engine: a box of a tensor of two dimensions, contiguous bytes; both count at `bar`. */
+    void (*box)(unsigned to, const void *map, unsigned bar, int c0, int c1);
+    void (*bulk)(unsigned to, const void *from, unsigned bytes, unsigned bar);
+    /* wgmma m64nNk16 of bf16, d: N/2 sums of this thread; a: four registers, or NULL and a descriptor */
+    void (*mma)(float *d, int sums, unsigned long a, const unsigned *a_registers, unsigned long b, unsigned keep,
+                int a_columns, int b_columns);
+    void (*mma_commit)(void);
+    void (*mma_wait)(int groups);
+    void (*store_matrices)(unsigned address, const unsigned v[4]);
+    /* bar.sync, bar.arrive and barrier.red.or of `threads` threads: do any of them say yes? */
+    unsigned (*meet_some)(int id, int threads, int stay, unsigned yes);
+    void (*missing)(const char *name); /* an instruction that this machine does not know */
+};
+
+/* What the driver makes of a tensor map (128 bytes). */
+struct sim_map {
+    const char *base;
+    unsigned long dim[5], stride[4];    /* elements; bytes of the dimensions after the first */
+    unsigned box[5];
 };
 
 #endif

@@ -37,12 +37,13 @@ static warp warps[SIM_MOST_THREADS / SIM_WARP];
 static jmp_buf outside;         /* run_block */
 static int alive, waiting, barriers, threads_in_block;
 static long arrivals;           /* of threads: at barriers, at operations of their warp, at their end */
-static bool early, failed;
+static bool failed;
+bool sim_early;
 static void (*kernel)(void **);
 static void **kernel_params;
 unsigned sim_shared_bytes;
 
-static void leave(void) {
+void sim_leave(void) {
     if (!_setjmp(fibres[sim_machine.thread].place)) _longjmp(outside, 1);
 }
 
@@ -58,8 +59,10 @@ _Noreturn void sim_report(const char *what, unsigned long where) {
     fprintf(stderr, "simulated GPU: %s (%#lx) in block %ld, thread %d\n", what, where, sim_machine.block,
             sim_machine.thread);
     failed = true;
-    for (;;) leave();
+    for (;;) sim_leave();
 }
+
+void sim_progress(void) { arrivals++; }
 
 /* ---- where threads meet ---- */
 
@@ -72,7 +75,7 @@ static void barrier(void) {
     int this_one = barriers;
     arrivals++;
     if (++waiting == alive) open_barrier();
-    while (barriers == this_one) leave();
+    while (barriers == this_one) sim_leave();
 }
 
 static const sim_words *meet(const unsigned *mine, int count) {
@@ -82,7 +85,7 @@ static const sim_words *meet(const unsigned *mine, int count) {
     arrivals++;
     memcpy(w->brought[turn % 2][sim_machine.thread % SIM_WARP], mine, (size_t)count * sizeof *mine);
     if (++w->there == SIM_WARP) w->there = 0, w->passed = turn + 1;
-    while (w->passed <= turn) leave();
+    while (w->passed <= turn) sim_leave();
     return w->brought[turn % 2];
 }
 
@@ -101,7 +104,7 @@ static void start_copy(unsigned to, const void *from, int bytes) {
     if (bytes != 0 && bytes != 16) sim_report("cp.async of so many bytes", (unsigned long)bytes);
     if (bytes && ((size_t)from % 16 || !fake_holds(from, 16))) sim_report("cp.async from nowhere", (size_t)from);
     if (open->count == MOST_COPIES) sim_report("too many copies in a group", MOST_COPIES);
-    if (early) perform(&c);
+    if (sim_early) perform(&c);
     else open->copies[open->count++] = c;
 }
 
@@ -127,7 +130,7 @@ static void thread_main(void) {
     fibres[sim_machine.thread].ended = true;
     arrivals++;
     if (--alive && waiting == alive) open_barrier();
-    for (;;) leave();
+    for (;;) sim_leave();
 }
 
 static void begin_thread(fibre *f) {
@@ -158,7 +161,7 @@ static void run_block(bool backwards) {
     while (alive && !failed) {
         bool moved = false;
         for (int i = 0; i < count; i++) moved |= run_warp(backwards ? count - 1 - i : i);
-        if (moved || failed || !alive) continue;
+        if (moved || failed || !alive || sim_deliver()) continue;
         fprintf(stderr, "simulated GPU: threads of block %ld wait for each other\n", sim_machine.block);
         failed = true;
     }
@@ -166,8 +169,9 @@ static void run_block(bool backwards) {
 
 bool sim_run(void (*entry)(void **), void **params, long blocks, int threads, unsigned shared_bytes) {
     const char *copies = getenv("SIM_COPIES"), *order = getenv("SIM_WARPS");
-    early = copies && !strcmp(copies, "early");
+    sim_early = copies && !strcmp(copies, "early");
     kernel = entry, kernel_params = params;
+    sim_machine.blocks = blocks;
     threads_in_block = threads;
     sim_shared_bytes = shared_bytes;
     sim_machine.shared = aligned_alloc(128, shared_bytes / 128 * 128 + 128);
@@ -175,6 +179,7 @@ bool sim_run(void (*entry)(void **), void **params, long blocks, int threads, un
     for (sim_machine.block = 0; sim_machine.block < blocks && !failed; sim_machine.block++) {
         memset(sim_machine.shared, 0xff, shared_bytes); /* NaN, -1 */
         memset(warps, 0, sizeof warps);
+        sim_hopper_begin();
         alive = threads;
         waiting = barriers = 0;
         for (int t = 0; t < threads; t++) begin_thread(&fibres[t]);

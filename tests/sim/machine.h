@@ -21,6 +21,16 @@ extern unsigned sim_shared_bytes;
 /* The driver's memory: does one allocation hold all of these bytes? (tests/fake/cuda.c) */
 bool fake_holds(const void *p, size_t bytes);
 
+/* The running thread lets others run; what it did may let them go on. */
+void sim_leave(void);
+void sim_progress(void);
+/* SIM_COPIES=early: copies happen at once. */
+extern bool sim_early;
+
+/* hopper.c: before a block; the oldest copy in flight happens, if there is one */
+void sim_hopper_begin(void);
+bool sim_deliver(void);
+
 /* tensor.c */
 void sim_matrices(unsigned r[4], unsigned address, int transposed);
 void sim_product(float c[4], const unsigned a[4], unsigned b0, unsigned b1);

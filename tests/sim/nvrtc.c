@@ -1,7 +1,7 @@
 /* NVRTC for this CPU: emitted CUDA of the generic target becomes a library that the machine of this folder runs.
  *
  * The text stays as it is, but for functions that hold instructions: their bodies are replaced by what
- * those do. Kernels with other instructions (wgmma, TMA) do not compile. SIM_PLANT=OLD=>NEW changes the
+ * those do. One with an instruction that is not in the table ends the launch when it is called. SIM_PLANT=OLD=>NEW changes the
  * text first: for tests that must fail; text without OLD does not compile. */
 #include <ctype.h>
 #include <stdio.h>
@@ -29,6 +29,31 @@ static const struct { const char *name, *with, *body; } instructions[] = {
     {"copy_async", ", 16;", "memcpy(to, from, 16);"}, /* at once */
     {"copy_async", ", 4;", "memcpy(to, from, 4);"},
     {"wait_for_previous_kernel", "", ""},
+    {"wait_for_predecessor", "", ""},
+    {"dependents_may_launch", "", ""},
+    {"settle", "", ""},
+    {"fence_barrier_init", "", ""},
+    {"fence_proxy_async", "", ""},
+    {"barrier_init", "", "sim->bar_init(bar, arrivals);"},
+    {"barrier_arrive", "", "sim->bar_arrive(bar);"},
+    {"barrier_expect", "", "sim->bar_expect(bar, bytes);"},
+    {"barrier_wait", "", "sim->bar_wait(bar, parity);"},
+    {"tma_load", ".2d.", "sim->box(dst, m, bar, c0, c1);"},
+    {"copy_bytes", "", "sim->bulk(to, from, bytes, bar);"},
+    {"mma_fence", "", ""},
+    {"mma_commit", "", "sim->mma_commit();"},
+    {"mma_wait", "", "sim->mma_wait(PENDING);"},
+    {"mma_step", "p, 1, 1, 0, 0;", "sim->mma(d, sizeof d / 4, a, 0, b, keep, 0, 0);"},
+    {"mma_registers", ", 1, 1, 1, 1;", "sim->mma(d, sizeof d / 4, 0, a, b, 1, 0, 1);"},
+    {"pack_bf16", "", "return sim_pair(lo, hi);"},
+    {"store_matrices", "", "unsigned v[4] = {a, b, c, d}; sim->store_matrices(address, v);"},
+    {"load_shared", "", "return sim_load(address);"},
+    {"load_shared_int4", "", "int4_ v; memcpy(&v, sim->shared + address, 16); return v;"},
+    {"store_shared", "", "memcpy(sim->shared + address, &v, 4);"},
+    {"store_shared_int4", "", "memcpy(sim->shared + address, &v, 16);"},
+    {"turn_take", "", "sim->meet_some(1 + consumer, 256, 1, 0);"},
+    {"turn_over", "", "sim->meet_some(1 + consumer, 256, 0, 0);"},
+    {"warpgroup_any", "", "return sim->meet_some(3 + consumer, 128, 1, mine);"},
 };
 
 typedef struct program { char *source, *image, *log; size_t bytes; } program;
@@ -86,13 +111,13 @@ static const char *body_of(const char *line, const char *name, size_t length) {
         if (strlen(instructions[i].name) == length && !strncmp(instructions[i].name, name, length) &&
             has(line, "asm", end) && has(line, instructions[i].with, end))
             return instructions[i].body;
-    return NULL;
+    return has(line, "asm", end) ? "sim->missing(__func__); __builtin_unreachable();" : NULL;
 }
 
 /* A statement that only tells the compiler or waits for copies that are there already? */
 static int is_idle(const char *line) {
     line += strspn(line, " ");
-    return !strncmp(line, "asm volatile(\"\" ", 17) || !strncmp(line, "asm volatile(\"cp.async.wait_all;\"", 33);
+    return !strncmp(line, "asm volatile(\"\" ", 17) || !strncmp(line, "asm volatile(\"setmaxnreg", 24) || !strncmp(line, "asm volatile(\"cp.async.wait_all;\"", 33);
 }
 
 /* Writes the function at `line` with another body. */
@@ -126,10 +151,12 @@ static void put_arguments(text *out, const char *line) {
 }
 
 static int put_entry(text *out) {
-    const char *kernel = strstr(out->at, "\nKERNEL"), *open = kernel ? strstr(kernel, "(\n") : NULL;
+    const char *kernel = strstr(out->at, "\nKERNEL"), *open;
+    if (!kernel) kernel = strstr(out->at, "\nextern \"C\" __global__");
+    open = kernel ? strstr(kernel, "(\n") : NULL;
     if (!open) return 1;
     const char *name = open;
-    while (name[-1] != ' ') name--;
+    while (name[-1] != ' ' && name[-1] != '\n') name--;
     char symbol[256];
     snprintf(symbol, sizeof symbol, "%.*s", (int)(open - name), name);
     text call = {0};
@@ -165,7 +192,9 @@ static char *rewrite(const char *source, const char **why) {
         else if (!strncmp(line, "#pragma", 7)) say(&out, "\n"); /* unrolled code only takes longer to compile */
         else if (!strncmp(line + strspn(line, " "), shared, sizeof shared - 1)) {
             /* extern __shared__ TYPE NAME[]; */
-            const char *type = strstr(line, shared) + sizeof shared - 1, *space = strchr(type, ' ');
+            const char *type = strstr(line, shared) + sizeof shared - 1, *space;
+            if (!strncmp(type, "__align__", 9)) type = strchr(type, ' ') + 1;
+            space = strchr(type, ' ');
             char words[256];
             snprintf(words, sizeof words, "%.*s *const %.*s = (%.*s *)sim->shared;\n", (int)(space - type), type,
                      (int)strcspn(space + 1, "["), space + 1, (int)(space - type), type);

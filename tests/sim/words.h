@@ -11,6 +11,7 @@ extern "C" { struct sim_host *sim; }
 #define __global__
 #define __launch_bounds__(...)
 #define __shared__ static
+#define __grid_constant__
 #define __align__(n) alignas(n)
 #define asm this_instruction_has_no_meaning_here
 
@@ -21,6 +22,7 @@ struct alignas(8) float2 { float x, y; };
 struct sim_index { unsigned x; };
 #define threadIdx (sim_index{(unsigned)sim->thread})
 #define blockIdx (sim_index{(unsigned)sim->block})
+#define gridDim (sim_index{(unsigned)sim->blocks})
 
 static inline float __uint_as_float(unsigned bits) { float v; memcpy(&v, &bits, 4); return v; }
 static inline unsigned __float_as_uint(float v) { unsigned bits; memcpy(&bits, &v, 4); return bits; }
@@ -72,6 +74,8 @@ static inline int __syncthreads_or(int p) { /* through shared memory of the libr
     return any;
 }
 
+static inline size_t __cvta_generic_to_shared(const void *p) { return (size_t)((const char *)p - sim->shared); }
+
 /* ---- what stands for instructions: nvrtc.c puts these into the bodies of the functions that hold them ---- */
 
 static inline unsigned sim_bf16(float v) { /* round to nearest even */
@@ -80,3 +84,8 @@ static inline unsigned sim_bf16(float v) { /* round to nearest even */
 }
 static inline unsigned sim_pair(float low, float high) { return sim_bf16(low) | sim_bf16(high) << 16; }
 static inline unsigned sim_address(const void *p) { return (unsigned)((const char *)p - sim->shared); }
+static inline unsigned sim_load(unsigned address) {
+    unsigned v;
+    memcpy(&v, sim->shared + address, 4);
+    return v;
+}

@@ -1,0 +1,217 @@
+/* What only Hopper has: mbarriers, the copy engine's boxes, wgmma by the tables of the PTX ISA, barriers of some
+ * of a block's threads.
+ *
+ * Asynchronous work happens as late as it may: a product when its thread waits for its group, a copy when no
+ * thread can go on without it, or at once with SIM_COPIES=early. A kernel that reads too early finds other
+ * numbers; one that lets go of a stage too early does so with early copies. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "machine.h"
+
+enum { MOST_BOXES = 256, MOST_PRODUCTS = 64, MOST_NAMED = 16 };
+
+/* ---- mbarriers ---- */
+
+typedef struct mbarrier { unsigned short expected, pending; int state; } mbarrier; /* state: bytes to come * 2 + phase */
+
+static mbarrier *bar_at(unsigned bar) {
+    if (bar % 8 || bar + 8 > sim_shared_bytes) sim_report("mbarrier outside of shared memory", bar);
+    return (mbarrier *)(void *)(sim_machine.shared + bar);
+}
+static void turn(mbarrier *b) {
+    if (b->pending || b->state >> 1) return;
+    b->state ^= 1;
+    b->pending = b->expected;
+}
+static void bar_init(unsigned bar, unsigned arrivals) {
+    *bar_at(bar) = (mbarrier){(unsigned short)arrivals, (unsigned short)arrivals, 0};
+}
+static void bar_arrive(unsigned bar) {
+    mbarrier *b = bar_at(bar);
+    if (!b->pending) sim_report("one arrival too many", bar);
+    b->pending--;
+    turn(b);
+    sim_progress();
+}
+static void bar_expect(unsigned bar, unsigned bytes) {
+    bar_at(bar)->state += (int)bytes * 2;
+    bar_arrive(bar);
+}
+static void bar_wait(unsigned bar, unsigned parity) {
+    mbarrier *b = bar_at(bar);
+    if ((unsigned)(b->state & 1) != parity) return;
+    while ((unsigned)(b->state & 1) == parity) sim_leave();
+    sim_progress();
+}
+
+/* ---- the copy engine ---- */
+
+typedef struct box { unsigned to, bar, bytes; const void *from; const struct sim_map *map; int c0, c1; } box;
+static box boxes[MOST_BOXES];
+static int boxes_waiting;
+
+/* 128-byte swizzle: 16-byte chunk of a row of 128 bytes by the row's number. */
+static unsigned swizzled(unsigned address) { return address ^ (address >> 7 & 7) << 4; }
+
+static void copy_box(const box *b) {
+    const struct sim_map *m = b->map;
+    for (unsigned r = 0; r < m->box[1]; r++)
+        for (unsigned c = 0; c < m->box[0]; c += 8) { /* 16 bytes */
+            char *to = sim_machine.shared + swizzled(b->to + r * 128 + c * 2);
+            long row = b->c1 + (long)r, column = b->c0 + (long)c;
+            const char *from = m->base + row * (long)m->stride[0] + column * 2;
+            bool there = row >= 0 && row < (long)m->dim[1] && column >= 0 && column < (long)m->dim[0];
+            if (there && !fake_holds(from, 16)) sim_report("a box reads what nobody has", b->to);
+            if (there) memcpy(to, from, 16);
+            else memset(to, 0, 16);
+        }
+}
+static void perform(const box *b) {
+    mbarrier *bar = bar_at(b->bar);
+    if (b->map) copy_box(b);
+    else memcpy(sim_machine.shared + b->to, b->from, b->bytes);
+    bar->state -= (int)b->bytes * 2;
+    if (bar->state < 0) sim_report("more bytes than expected", b->bar);
+    turn(bar);
+    sim_progress();
+}
+static void start(box b) {
+    if (b.to + b.bytes > sim_shared_bytes) sim_report("a copy outside of shared memory", b.to);
+    if (boxes_waiting == MOST_BOXES) sim_report("too many copies in flight", MOST_BOXES);
+    if (sim_early) perform(&b);
+    else boxes[boxes_waiting++] = b;
+}
+static void copy_start(unsigned to, const void *map, unsigned bar, int c0, int c1) {
+    const struct sim_map *m = map;
+    if (to % 1024 || m->box[0] != 64) sim_report("a swizzled box begins on 1024 bytes, 64 columns wide", to);
+    start((box){to, bar, m->box[1] * 128, NULL, m, c0, c1});
+}
+static void bulk(unsigned to, const void *from, unsigned bytes, unsigned bar) {
+    if (to % 16 || bytes % 16 || (size_t)from % 16 || !fake_holds(from, bytes)) sim_report("bulk copy", to);
+    start((box){to, bar, bytes, from, NULL, 0, 0});
+}
+
+bool sim_deliver(void) {
+    if (!boxes_waiting) return false;
+    box b = boxes[0];
+    memmove(boxes, boxes + 1, (size_t)--boxes_waiting * sizeof b);
+    perform(&b);
+    return true;
+}
+
+/* ---- wgmma ---- */
+
+typedef struct product {
+    float *d;
+    unsigned long a, b;
+    unsigned registers[SIM_WARP][4];
+    unsigned keep;
+    int sums, a_columns, b_columns, from_registers, group;
+} product;
+static struct { product *list; int count, open; } queues[SIM_MOST_THREADS];
+
+static float bf16_at(unsigned address) {
+    unsigned short half;
+    float v;
+    if (address + 2 > sim_shared_bytes) sim_report("wgmma reads outside of shared memory", address);
+    memcpy(&half, sim_machine.shared + address, 2);
+    unsigned bits = (unsigned)half << 16;
+    memcpy(&v, &bits, 4);
+    return v;
+}
+/* Element (line, k) of an operand: lines are rows of A, columns of B. */
+static float element(unsigned long descriptor, int columns, int line, int k) {
+    unsigned start = (unsigned)(descriptor & 0x3fff) << 4, leading = (unsigned)(descriptor >> 16 & 0x3fff) << 4;
+    unsigned stride = (unsigned)(descriptor >> 32 & 0x3fff) << 4;
+    unsigned l = (unsigned)line, d = (unsigned)k;
+    if (descriptor >> 62 != 1) sim_report("wgmma without 128-byte swizzle", start);
+    if (columns) return bf16_at(swizzled(start + l / 64 * leading + d / 8 * stride + d % 8 * 128 + l % 64 * 2));
+    return bf16_at(swizzled(start + l / 8 * stride + l % 8 * 128 + d * 2));
+}
+static float from_lane(const product *p, int row, int k) { /* of this warp's 16 rows */
+    unsigned pair = p->registers[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2];
+    unsigned bits = k % 2 ? pair & 0xffff0000u : pair << 16;
+    float v;
+    memcpy(&v, &bits, 4);
+    return v;
+}
+static void multiply(const product *p) {
+    int lane = sim_machine.thread % SIM_WARP, warp = sim_machine.thread / SIM_WARP % 4;
+    float a[2][16];
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 16; k++) {
+            int row = lane / 4 + 8 * i;
+            a[i][k] = p->from_registers ? from_lane(p, row, k) : element(p->a, p->a_columns, warp * 16 + row, k);
+        }
+    for (int j = 0; j < p->sums; j++) {
+        int column = j / 4 * 8 + lane % 4 * 2 + j % 2;
+        double sum = p->keep ? p->d[j] : 0;
+        for (int k = 0; k < 16; k++) sum += (double)a[j / 2 % 2][k] * (double)element(p->b, p->b_columns, column, k);
+        p->d[j] = (float)sum;
+    }
+}
+static void mma(float *d, int sums, unsigned long a, const unsigned *registers, unsigned long b, unsigned keep,
+                int a_columns, int b_columns) {
+    const unsigned none[4] = {0};
+    int thread = sim_machine.thread;
+    if (!queues[thread].list) queues[thread].list = malloc(MOST_PRODUCTS * sizeof(product));
+    if (queues[thread].count == MOST_PRODUCTS) sim_report("too many products in flight", MOST_PRODUCTS);
+    product p = {.d = d, .a = a, .b = b, .keep = keep, .sums = sums, .a_columns = a_columns, .b_columns = b_columns,
+                 .from_registers = registers != NULL, .group = queues[thread].open};
+    const sim_words *all = sim_machine.meet(registers ? registers : none, 4);
+    for (int l = 0; l < SIM_WARP; l++) memcpy(p.registers[l], all[l], sizeof p.registers[l]);
+    queues[thread].list[queues[thread].count++] = p;
+}
+static void mma_commit(void) { queues[sim_machine.thread].open++; }
+static void mma_wait(int groups) {
+    int thread = sim_machine.thread, done = 0;
+    product *list = queues[thread].list;
+    while (done < queues[thread].count && list[done].group < queues[thread].open - groups) multiply(&list[done++]);
+    queues[thread].count -= done;
+    if (done) memmove(list, list + done, (size_t)queues[thread].count * sizeof *list);
+}
+
+/* stmatrix x4: lane l gives the address of line l % 8 of block l / 8. */
+static void store_matrices(unsigned address, const unsigned v[4]) {
+    const unsigned mine[5] = {address, v[0], v[1], v[2], v[3]};
+    if (address % 16 || address + 16 > sim_shared_bytes) sim_report("stmatrix outside of shared memory", address);
+    const sim_words *all = sim_machine.meet(mine, 5);
+    int l = sim_machine.thread % SIM_WARP;
+    for (int block = 0; block < 4; block++)
+        memcpy(sim_machine.shared + all[block * 8 + l / 4][0] + l % 4 * 4, &v[block], 4);
+}
+
+/* ---- barriers of some threads ---- */
+
+static struct { int there, opened; unsigned any[2]; } named[MOST_NAMED];
+
+static unsigned meet_some(int id, int threads, int stay, unsigned yes) {
+    int this_one = named[id].opened;
+    if (id < 1 || id >= MOST_NAMED) sim_report("a barrier that is not there", (unsigned long)id);
+    named[id].any[this_one % 2] |= yes;
+    sim_progress();
+    if (++named[id].there == threads) {
+        named[id].there = 0;
+        named[id].any[++named[id].opened % 2] = 0;
+    }
+    while (stay && named[id].opened == this_one) sim_leave();
+    return named[id].any[this_one % 2];
+}
+
+static void missing(const char *name) {
+    fprintf(stderr, "simulated GPU: no %s\n", name);
+    sim_report("an instruction that is not known here", 0);
+}
+
+void sim_hopper_begin(void) { /* of a block */
+    sim_machine.bar_init = bar_init, sim_machine.bar_arrive = bar_arrive;
+    sim_machine.bar_expect = bar_expect, sim_machine.bar_wait = bar_wait;
+    sim_machine.box = copy_start, sim_machine.bulk = bulk;
+    sim_machine.mma = mma, sim_machine.mma_commit = mma_commit, sim_machine.mma_wait = mma_wait;
+    sim_machine.store_matrices = store_matrices, sim_machine.meet_some = meet_some, sim_machine.missing = missing;
+    boxes_waiting = 0;
+    memset(named, 0, sizeof named);
+    for (int t = 0; t < SIM_MOST_THREADS; t++) queues[t].count = queues[t].open = 0;
+}
