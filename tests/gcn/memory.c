@@ -179,6 +179,28 @@ static u64 vector_address(const struct wave *w, const struct operand *o, int lan
     return w->v[row][lane] | (o->n == 2 ? (u64)w->v[row + 1][lane] << 32 : 0);
 }
 
+// A raw resource reaches no further than the caller's buffer that it begins in: else what lies past
+// the end would not be dropped, and no access need go there to show it.
+static void need_resource(struct wave *w, const struct inst *in, const struct operand *o)
+{
+    const u32 *r = &w->s[o->reg];
+    u64 va = r[0] | (u64)(r[1] & 0xffff) << 32;
+    const struct group *g = w->g;
+    if (in->mem.space != SP_BUFFER || r[3] >> 23 & 1 || r[1] >> 16 & 0x3fff || !r[2])
+        return;
+    for (const gcn_buffer *b = g->buffer; b < g->buffer + g->nbuffer; b++) {
+        if (va - b->va >= b->bytes)
+            continue;
+        if (r[2] > b->bytes - (va - b->va))
+            report(w, GCN_GLOBAL_BOUNDS, -1, "a resource of %u bytes at %llu of buffer %s, which has %llu",
+                   r[2], (unsigned long long)(va - b->va), b->name ? b->name : "?",
+                   (unsigned long long)b->bytes);
+        return;
+    }
+    report(w, GCN_GLOBAL_BOUNDS, -1, "a resource of %u bytes at 0x%llx, in no buffer", r[2],
+           (unsigned long long)va);
+}
+
 // Buffer resource: base 48 bits, stride, number of records. Raw buffers compare bytes with the
 // number of records less the scalar offset; structured ones compare the index.
 static struct target buffer_target(struct wave *w, const struct inst *in, int lane)
@@ -351,6 +373,8 @@ void x_vmem(struct wave *w, const struct inst *in)
     if (lanes && m->action != MEM_CACHE) {
         lost |= need_defined(w, &m->addr, lanes, "address");
         lost |= need_defined(w, &m->base, 1, "base address");
+        if (!lost)
+            need_resource(w, in, &m->base);
         lost |= need_defined(w, &m->soffset, 1, "offset");
         if (m->action == MEM_ATOMIC)
             need_defined(w, &m->data, lanes, "atomic operand");

@@ -5,7 +5,7 @@
 #ifndef SHIM_ABI_H
 #define SHIM_ABI_H
 
-enum { SHIM_LANES = 64, SHIM_LDS_BYTES = 65536, SHIM_ABI = 2 };
+enum { SHIM_LANES = 64, SHIM_LDS_BYTES = 65536, SHIM_ABI = 3 };
 
 /* Operations in which the lanes of a wave meet. Each waits until every lane of the wave is there, or
  * has ended, or waits at a barrier. */
@@ -47,6 +47,7 @@ typedef struct shim_host {
     void (*meet)(struct shim_operands *operands);
     void (*fence)(int order, const char *scope, const void *where);
     void (*barrier)(const void *where);
+    void (*resource)(unsigned long base, unsigned long bytes, const void *where); /* one is made */
     void (*fault)(const char *what, const void *where); /* ends the launch with a finding */
     float (*exp)(float);
     float (*exp2)(float);

@@ -104,6 +104,7 @@ void lanes_exchange(shim_machine *m, int wave, uint64_t active);
 
 /* ---- watch.c ---- */
 bool watch_begin(shim_machine *m);       /* areas of a launch; false with a finding */
+void watch_resource(unsigned long base, unsigned long bytes, const void *where);
 void watch_access(unsigned long address, unsigned long bytes, int access, const void *where);
 
 /* ---- report.c ---- */

@@ -242,18 +242,22 @@ typedef unsigned shim_word4 __attribute__((ext_vector_type(4)));
 
 SHIM_PLAIN static shim_buffer __builtin_amdgcn_make_buffer_rsrc(const void *p, short stride, int bytes, int) {
     if (stride) shim_now->fault("a buffer with a stride is not modelled", __builtin_return_address(0));
+    shim_now->resource((unsigned long)p, (unsigned)bytes, __builtin_return_address(0));
     return {(char *)p, (unsigned)bytes};
 }
 
-/* Is an access inside? One that is in part has no meaning that all machines agree on. */
-SHIM_PLAIN static bool shim_inside(shim_buffer b, unsigned offset, unsigned bytes, const void *where) {
-    if (offset < b.bytes && b.bytes - offset < bytes) shim_now->fault("a buffer ends within an access", where);
-    return offset < b.bytes;
+/* Is an access inside? The end counts from the scalar offset. One that is in part has no meaning that all
+ * machines agree on. */
+SHIM_PLAIN static bool shim_inside(shim_buffer b, unsigned offset, unsigned scalar, unsigned bytes, const void *where) {
+    if (scalar > b.bytes) shim_now->fault("a scalar offset past the end of a buffer", where);
+    unsigned left = b.bytes - scalar;
+    if (offset < left && left - offset < bytes) shim_now->fault("a buffer ends within an access", where);
+    return offset < left;
 }
 template <typename T> SHIM_PLAIN static T shim_buffer_load(shim_buffer from, int offset, int scalar, int) {
     T v = {};
     const void *where = __builtin_return_address(0);
-    if (!shim_inside(from, (unsigned)offset, sizeof v, where)) return v;
+    if (!shim_inside(from, (unsigned)offset, (unsigned)scalar, sizeof v, where)) return v;
     const char *at = from.base + (unsigned)offset + (unsigned)scalar;
     shim_now->access((unsigned long)at, sizeof v, SHIM_READ, where);
     __builtin_memcpy(&v, at, sizeof v);
@@ -261,7 +265,7 @@ template <typename T> SHIM_PLAIN static T shim_buffer_load(shim_buffer from, int
 }
 template <typename T> SHIM_PLAIN static void shim_buffer_store(T v, shim_buffer to, int offset, int scalar, int) {
     const void *where = __builtin_return_address(0);
-    if (!shim_inside(to, (unsigned)offset, sizeof v, where)) return;
+    if (!shim_inside(to, (unsigned)offset, (unsigned)scalar, sizeof v, where)) return;
     char *at = to.base + (unsigned)offset + (unsigned)scalar;
     shim_now->access((unsigned long)at, sizeof v, SHIM_WRITE, where);
     __builtin_memcpy(at, &v, sizeof v);

@@ -10,7 +10,8 @@ shim_machine *shim_current;
 shim_machine *shim_new(void) {
     shim_machine *m = calloc(1, sizeof *m);
     if (!m) return NULL;
-    m->host = (shim_host){.access = watch_access, .meet = wave_meet, .fence = wave_fence, .barrier = wave_barrier,
+    m->host = (shim_host){.access = watch_access, .resource = watch_resource, .meet = wave_meet,
+                          .fence = wave_fence, .barrier = wave_barrier,
                           .fault = shim_fault, .exp = number_exp, .exp2 = number_exp2, .log = number_log, .log2 = number_log2};
     m->clock = 1;
     if (fibre_stacks_make(m)) return m;

@@ -193,6 +193,22 @@ static void check_area(shim_machine *m, const area *a, uintptr_t p, size_t bytes
     }
 }
 
+/* A buffer resource reaches no further than the memory it begins in: else what lies past the end would not be
+ * dropped, and no access need go there to show it. */
+void watch_resource(unsigned long base, unsigned long bytes, const void *where) {
+    shim_machine *m = shim_current;
+    intptr_t at = 0;
+    for (int i = 1; i < m->area_count; i++) {
+        const area *a = &m->areas[i];
+        if (base >= a->low && base < a->high && bytes <= a->high - base) return;
+    }
+    if (!bytes) return;
+    const area *a = nearest(m, base, &at);
+    shim_report(m, "out of bounds: %s makes a buffer resource of %lu bytes at offset %" PRIdPTR " of %s, which has %zu, at %s",
+                name_of_thread(m->running), bytes, at, a ? a->name : "nothing", a ? (size_t)(a->high - a->low) : 0,
+                name_of_place(m, place_of(m, where)));
+}
+
 void watch_access(unsigned long address, unsigned long bytes, int access, const void *where) {
     shim_machine *m = shim_current;
     lane *me = &m->lanes[m->running];
