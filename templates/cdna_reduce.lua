@@ -5,7 +5,7 @@ local shapes = {
     linear_dw = { m = "F", n = "H", a = "dy", b = "x" },
 }
 local threads = 256
-local function lds(c) return c.buffers * (c.bm + c.bn) * c.bk * 2 end
+local function lds(c) return 2 * (c.bm + c.bn) * c.bk * 2 end -- two of each
 
 return {
     ops = { "dw2", "dw1", "linear_dw" },
@@ -17,7 +17,6 @@ return {
         { name = "bn", values = { 128, 64, 256 }, doc = "columns of a tile of the gradient" },
         { name = "bk", values = { 32, 64 }, doc = "rows summed in a step" },
         { name = "mi", values = { 32, 16 }, doc = "side of one matrix instruction" },
-        { name = "buffers", values = { 2, 1 }, doc = "LDS buffers: 2 needs one barrier a step instead of two" },
         { name = "waves", values = { 2, 1 }, doc = "waves of a SIMD: 1 leaves 512 registers, 2 leaves 256" },
     },
     constraints = {
@@ -25,11 +24,14 @@ return {
         { why = "two waves a SIMD need two blocks, which do not fit into 64 KiB of LDS together",
           ok = function(r) return r.config.waves == 1 or 2 * lds(r.config) <= 65536 end },
         { why = "the accumulators leave too few registers",
-          ok = function(r) return r.config.bm * r.config.bn / threads <= (r.config.waves == 2 and 64 or 256) end },
+          ok = function(r)
+              local most = r.config.waves == 2 and (r.config.mi == 16 and 32 or 64) or 128 -- beside the operands
+              return r.config.bm * r.config.bn / threads <= most
+          end },
         { why = "a wave's part of the tile is smaller than one instruction",
           ok = function(r) return r.config.bm // 2 >= r.config.mi and r.config.bn // 2 >= r.config.mi end },
     },
-    default = function() return { bm = 128, bn = 128, bk = 32, mi = 32, buffers = 2, waves = 2 } end,
+    default = function() return { bm = 128, bn = 128, bk = 32, mi = 32, waves = 2 } end,
     derive = function(r)
         local s, c = shapes[r.op.name], r.config
         local across = lib.ceil_div(r.spec[s.n], c.bn)
@@ -51,8 +53,9 @@ return {
             bytes = ("2*(R*%s+R*%s)+4*E*%s*%s"):format(s.m, s.n, s.m, s.n),
             prose = {
                 "A block makes BM x BN of one expert's gradient and goes through the expert's rows, BK at a time.",
-                "Both operands lie with the summed rows as their slow index: 4 x 8 blocks are turned in registers on",
-                "the way to LDS. Rows past the end are zeros in both, so the neighbours' values never enter.",
+                "Both operands lie with the summed rows as their slow index: 4 x 4 patches are turned in registers on",
+                "the way to LDS. Buffer resources end with the expert's last row: past it both operands are zeros,",
+                "so the neighbours' values never enter.",
             },
         }
     end,

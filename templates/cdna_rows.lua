@@ -5,7 +5,7 @@ local shapes = { -- op -> inner size, columns
 }
 local threads = 256
 local function paired(r) return r.op.name == "up" and r.spec.gated end
-local function lds(c) return c.buffers * (c.bm + c.bn) * c.bk * 2 end
+local function lds(c) return 2 * (c.bm + c.bn) * c.bk * 2 end -- two of each
 
 return {
     ops = { "up", "down", "dh", "dx", "linear", "linear_dx" },
@@ -15,9 +15,8 @@ return {
     tunables = {
         { name = "bm", values = { 128, 64, 256 }, doc = "rows of a tile" },
         { name = "bn", values = { 128, 64, 256 }, doc = "columns of a tile (rows of B; half gate, half up)" },
-        { name = "bk", values = { 64, 32 }, doc = "steps of the inner size in LDS" },
+        { name = "bk", values = { 32, 64 }, doc = "steps of the inner size in LDS, twice" },
         { name = "mi", values = { 32, 16 }, doc = "side of one matrix instruction" },
-        { name = "buffers", values = { 1, 2 }, doc = "LDS buffers: 2 needs one barrier a step instead of two" },
         { name = "waves", values = { 1, 2 }, doc = "waves of a SIMD: 1 leaves 512 registers, 2 leaves 256" },
     },
     constraints = {
@@ -25,7 +24,10 @@ return {
         { why = "two waves a SIMD need two blocks, which do not fit into 64 KiB of LDS together",
           ok = function(r) return r.config.waves == 1 or 2 * lds(r.config) <= 65536 end },
         { why = "the accumulators leave too few registers",
-          ok = function(r) return r.config.bm * r.config.bn / threads <= (r.config.waves == 2 and 64 or 256) end },
+          ok = function(r)
+              local most = r.config.waves == 2 and (r.config.mi == 16 and 32 or 64) or 128 -- beside the operands
+              return r.config.bm * r.config.bn / threads <= most
+          end },
         { why = "a wave has no even number of products for gate and up",
           ok = function(r) return not paired(r) or r.config.bn // 2 // r.config.mi % 2 == 0 end },
         { why = "a wave's part of the tile is smaller than one instruction",
@@ -33,8 +35,8 @@ return {
     },
     default = function(r)
         local rows = r.tokens > 0 and r.tokens * r.spec.K // r.spec.E or 4096
-        if rows <= 64 then return { bm = 64, bn = 128, bk = 64, mi = 32, buffers = 1, waves = 2 } end
-        return { bm = 128, bn = 128, bk = 64, mi = 32, buffers = 1, waves = 2 }
+        if rows <= 64 then return { bm = 64, bn = 128, bk = 32, mi = 32, waves = 2 } end
+        return { bm = 128, bn = 128, bk = 32, mi = 32, waves = 2 }
     end,
     derive = function(r)
         local s, c = shapes[r.op.name], r.config
@@ -63,8 +65,9 @@ return {
             bytes = ("2*(R*%s+R*%s+E*%s*%s)"):format(s.k, s.n, s.k, s.n),
             prose = {
                 "A block makes BM x BN of the product of one expert. While the matrix units work on one step of BK,",
-                "the next is on its way from global memory to registers. Rows of A are gathered by row_slot while",
-                "loading; rows past the expert's end repeat its last one and are dropped at the store.",
+                "the next lies in LDS and the two after it are on their way from global memory to registers. Rows",
+                "of A are gathered by row_slot while loading. Buffer resources end with the expert's last row: past",
+                "it loads give zeros and stores are dropped.",
                 "Blocks are dealt so that neighbouring tiles run on one XCD and share its L2.",
             },
         }

@@ -152,8 +152,8 @@ T_CASE(every_op) {
 
 T_CASE(other_configs) {
     static const setup list[] = {
-        {"up", tiny, "buffers=2 bk=32", 70}, {"down", tiny, "mi=16", 70}, {"dh", tiny, "buffers=2 bk=32", 70},
-        {"dx", tiny, "bm=64 bn=64", 70}, {"dw2", tiny, "buffers=1", 70}, {"dw1", tiny, "bm=64 bn=64 mi=16", 70},
+        {"up", tiny, "bk=64 waves=1", 70}, {"down", tiny, "mi=16 waves=1", 70}, {"dh", tiny, "bm=64", 70},
+        {"dx", tiny, "bm=64 bn=64", 70}, {"dw2", tiny, "bk=64 waves=1", 70}, {"dw1", tiny, "bm=64 bn=64 mi=16", 70},
     };
     tally sum = {0};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) on_machines(&list[i], (int)i, &sum);
