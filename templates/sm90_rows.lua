@@ -17,6 +17,7 @@ local function split(r) return is(r, "up") and r.spec.gated end
 local function tile_columns(r) return split(r) and r.config.bn // 2 or r.config.bn end
 -- What is stored as it was summed: packed in registers, it can wait there for the next tile's multiplications.
 local function plain(r) return not gathered(r) and not f32_result(r) end
+local function column_tiles(r) return r.lib.ceil_div(width(r), tile_columns(r)) end
 
 local function shared_bytes(r)
     local c = r.config
@@ -51,13 +52,14 @@ end
 
 local function maps_of(r)
     local half = r.config.bn // 2
+    local rows = r.config.beside == 1 and 64 or 128 -- of a box of A: CTAs beside each other load half each
     local halves = r.spec.gated and 2 or 1
     if is(r, "up") then
         return { "map_b", "map_h", "map_act" },
                { weights_map("w1", "H", "F", halves, half), halves_map(r, "hpre", 16), rows_map("a", "F", 16) }
     elseif is(r, "down") then
         return { "map_a", "map_b", "map_d" },
-               { rows_map("a", "F", 128), block_of(r, weights_map("w2", "F", "H", 1, half), 2),
+               { rows_map("a", "F", rows), block_of(r, weights_map("w2", "F", "H", 1, half), 2),
                  rows_map("y", lib.columns_text(r.spec), 16) }
     elseif is(r, "dh") then
         return { "map_b", "map_dpre", "map_act", "map_pre" },
@@ -65,15 +67,15 @@ local function maps_of(r)
                  halves_map(r, "hpre", 128) }
     elseif is(r, "linear") then
         local names = { "map_a", "map_b", "map_d" }
-        local maps = { rows_map("x", "H", 128, "T"), weights_map("w", "H", "F", 1, half, 1), rows_map("y", "F", 16, "T") }
+        local maps = { rows_map("x", "H", rows, "T"), weights_map("w", "H", "F", 1, half, 1), rows_map("y", "F", 16, "T") }
         if f32_result(r) then names[3], maps[3] = nil, nil end
         return names, maps
     elseif is(r, "linear_dx") then
         return { "map_a", "map_b", "map_d" },
-               { rows_map("dy", "F", 128, "T"), weights_map("w", "H", "F", 1, 64, 1), rows_map("dx", "H", 16, "T") }
+               { rows_map("dy", "F", rows, "T"), weights_map("w", "H", "F", 1, 64, 1), rows_map("dx", "H", 16, "T") }
     end
     return { "map_a", "map_b", "map_d" },
-           { rows_map("dhpre", "U", 128), block_of(r, weights_map("w1", "H", "U", 1, 64), 1),
+           { rows_map("dhpre", "U", rows), block_of(r, weights_map("w1", "H", "U", 1, 64), 1),
              rows_map("dx_row", lib.columns_text(r.spec), 16) }
 end
 
@@ -89,10 +91,11 @@ return {
     tunables = {
         { name = "bn", values = { 256, 192, 128 }, doc = "columns of a multiplication tile (gate and up counted)" },
         { name = "pp", values = { 0, 1 }, doc = "1: the two consumer warpgroups take whole tiles in turn" },
-        { name = "cluster", values = { 2, 1 }, doc = "CTAs that share the loads of B" },
+        { name = "cluster", values = { 2, 1 }, doc = "CTAs that walk in step and share loads" },
         { name = "stages", values = { 4, 3, 5, 6 }, doc = "steps of 64 in flight" },
         { name = "late", values = { 1, 0 }, doc = "1: a tile leaves, packed in registers, while the next one multiplies" },
-        { name = "group", values = { 8, 4, 16 }, doc = "row units that share a column tile before the next column" },
+        { name = "beside", values = { 0, 1 }, doc = "1: a cluster has two column tiles of the same rows, not two row tiles" },
+        { name = "group", values = { 8, 4, 16, 2, 1 }, doc = "row units that share a column tile before the next column" },
     },
     constraints = {
         { why = "stages do not fit into shared memory", ok = function(r) return shared_bytes(r) <= 232448 end },
@@ -104,13 +107,20 @@ return {
             return r.config.pp == 0 or r.config.bn == 128 end },
         { why = "only plain bf16 results of one tile at a time leave late", ok = function(r)
             return r.config.late == 0 or plain(r) and r.config.pp == 0 end },
+        { why = "two column tiles beside each other need a cluster, and an even number of them", ok = function(r)
+            return r.config.beside == 0 or r.config.cluster == 2 and column_tiles(r) % 2 == 0 end },
         { why = "halves of B must be whole blocks of 64 columns", ok = function(r)
             return r.config.bn % 128 == 0 or not (mn_major(r) or split(r)) end },
     },
     -- The widest tile reads shared memory least per flop; short sums still prefer it, because the two
     -- warpgroups drift apart and one's epilogue meets the other's multiplications.
+    -- Clusters drift apart, too: two column tiles of long gathered rows read them from memory twice unless they
+    -- are one cluster's.
     default = function(r)
-        return { bn = 256, pp = 0, cluster = 2, stages = 4, late = plain(r) and 1 or 0, group = 8 }
+        local c = { bn = 256, pp = 0, cluster = 2, stages = 4, late = plain(r) and 1 or 0, beside = 0, group = 8 }
+        local tiles = r.lib.ceil_div(r.spec.F, r.spec.gated and 128 or 256)
+        if is(r, "up") and tiles == 2 and r.spec.H >= 2048 then c.beside = 1 end
+        return c
     end,
     derive = function(r)
         local names, tmaps = maps_of(r)
@@ -119,6 +129,7 @@ return {
         local grid = ("sms/%d*%d"):format(r.config.cluster, r.config.cluster)
         local u = is(r, "up") and "U" or tostring(width(r))
         local rows, experts = dense(r) and "T" or "R", dense(r) and "1" or "E"
+        local beside = r.config.beside == 1
         return {
             launch = {
                 grid = partials and grid .. ";(T*K+383)/384/2*2+2" or grid, block = 384, pdl = 1,
@@ -135,17 +146,23 @@ return {
                 { "tile_columns", columns, "columns of the result in a tile" },
                 { "shared", shared_bytes(r), "bytes of shared memory in use" },
             },
-            tile = ("128x%d_s%d_c%d%s"):format(r.config.bn, r.config.stages, r.config.cluster,
+            tile = ("128x%d_s%d_c%d%s%s"):format(r.config.bn, r.config.stages, r.config.cluster,
+                beside and "_beside" or "",
                 r.config.pp == 1 and "_pp" or r.config.late == 1 and "_late" or ""),
             flops = ("2*%s*%d*%s"):format(rows, depth(r), u),
             bytes = ("2*(%s*%d+%s*%s+%s*%d*%s)"):format(rows, depth(r), rows, u, experts, depth(r), u),
             prose = {
                 "Persistent: one CTA an SM, two CTAs a cluster. A warpgroup of producers fills a ring of stages, 64 deep",
-                "in the sum: rows of A by TMA, or gathered by token with cp.async, and B by TMA, each CTA half of it for",
-                "both. Two consumer warpgroups multiply 64 rows each (in turn: whole tiles) with wgmma, keep the sums in",
+                "in the sum: rows of A by TMA, or gathered by token with cp.async, and B by TMA, " ..
+                    (beside and "each CTA its own" or "each CTA half of it for"),
+                (beside and "columns of it. " or "both. ") ..
+                    "Two consumer warpgroups multiply 64 rows each (in turn: whole tiles) with wgmma, keep the sums in",
                 "registers and finish the tile through shared memory. Tiles follow from offsets alone: experts in order,",
-                "pairs of row tiles under each other, an odd last one split by columns. Rows behind a group's end are",
-                "multiplied but never stored; warpgroups whose 64 rows all lie there do not multiply.",
+                beside and "pairs of column tiles beside each other, whose CTAs read the same rows in step: " ..
+                    (gathered(r) and "the second time from L2." or "half each, for both.")
+                    or "pairs of row tiles under each other, an odd last one split by columns.",
+                "Rows behind a group's end are multiplied but never stored; warpgroups whose 64 rows all lie there do",
+                "not multiply.",
             },
         }
     end,

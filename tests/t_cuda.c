@@ -106,6 +106,7 @@ T_CASE(a_ragged_f32_layer_for_sm_80) {
 T_CASE(a_ragged_bf16_layer_for_sm_90a) { compile("sm_90a", "layer", "E=60 K=4 H=72 F=40 capacity=1.25", 8); }
 T_CASE(column_blocks_for_sm_80) { compile("sm_80", "down,dx,combine", "E=8 K=2 H=264 F=136 bias=1 columns=88", 3); }
 T_CASE(column_blocks_for_sm_90a) { compile("sm_90a", "down,dx,combine", "E=8 K=2 H=264 F=136 bias=1 columns=88", 3); }
+T_CASE(column_tiles_beside_each_other) { compile("sm_90a", "up", "E=8 K=2 H=2048 F=256", 1); }
 T_CASE(the_trainers_ops_for_sm_80) { compile("sm_80", DENSE, MODEL, 14); }
 T_CASE(the_trainers_ops_for_sm_90a) { compile("sm_90a", DENSE, MODEL, 14); }
 T_CASE(attention_of_wide_heads_for_sm_90a) { compile("sm_90a", "attention,attention_bwd", "heads=6 kv=2 dim=128", 2); }
