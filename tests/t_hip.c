@@ -76,7 +76,7 @@ T_CASE(edited_text) {
          "(u32)(tile.end - tile.first + 1) *"},
         {{"up", small, NULL, 150}, "a gathered array a row too long", "(u32)(T * INNER) * 2", "(u32)(T * INNER + INNER) * 2"},
         {{"up", small, NULL, 150}, "a k too many", "k0 + k_of() < INNER;", "k0 + k_of() < INNER + 8;"},
-        {{"dw1", small, NULL, 150}, "an off-by-one tail", "(u32)rows * 4", "(u32)(rows + 1) * 4"},
+        {{"dw1", small, NULL, 150}, "an off-by-one tail", "(u32)left * 4", "(u32)(left + 1) * 4"},
         {{"dw1", small, NULL, 150}, "a line too many", "less(BK, lines - k0)", "less(BK, lines + 1 - k0)"},
         {{"dw2", small, NULL, 150}, "stores a row too far", "(u32)height * WIDTH", "(u32)(height + 1) * WIDTH"},
         {{"up", small, NULL, 150}, "a step of k too few", "STEPS = (INNER + BK - 1) / BK", "STEPS = INNER / BK"},

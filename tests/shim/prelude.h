@@ -110,6 +110,18 @@ SHIM_PLAIN static unsigned __builtin_amdgcn_mbcnt_hi(unsigned mask, unsigned bas
     return base + (unsigned)(lane < 32 ? 0 : __builtin_popcount(mask & ((1u << (lane - 32)) - 1)));
 }
 
+/* Each byte of the choice names one of eight: 0 to 3 of the low word, 4 to 7 of the high one. */
+SHIM_PLAIN static unsigned __builtin_amdgcn_perm(unsigned high, unsigned low, unsigned choice) {
+    unsigned long both = (unsigned long)high << 32 | low;
+    unsigned v = 0;
+    for (int i = 0; i < 4; i++) {
+        unsigned byte = choice >> 8 * i & 0xff;
+        if (byte > 7) shim_now->fault("a byte of a sign or a constant is not modelled", __builtin_return_address(0));
+        v |= (unsigned)(both >> 8 * byte & 0xff) << 8 * i;
+    }
+    return v;
+}
+
 /* ---- order ---- */
 
 SHIM_PLAIN static void __builtin_amdgcn_fence(int order, const char *scope) {

@@ -38,6 +38,7 @@ KERNEL(64) lanes(const int *in, int *out, int *atomics) {
     PUT(__builtin_amdgcn_update_dpp(-1, v, 0x140, 5, 9, false));     // ... of some rows and banks
     PUT(__builtin_amdgcn_mbcnt_hi(~0u, __builtin_amdgcn_mbcnt_lo(~0u, 0)));
     PUT(__builtin_amdgcn_mbcnt_lo((u32)v, 0));
+    PUT(__builtin_amdgcn_perm((u32)v, (u32)lane * 0x01020304u, 0x03050600u));
     int inside = -7; // an operation that half of the lanes reach, while the others wait
     if (lane & 1) inside = __builtin_amdgcn_readfirstlane(v);
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
