@@ -101,10 +101,10 @@ static void print_json(const moec_bench *b, json_t *object) {
 
 static void print_model(const moec_model_row *r) {
     printf("%-11s %5" PRId64 " %6" PRId64 " %6" PRId64 " ", r->name, r->registers, r->lds_bytes, r->spills);
-    if (r->mfma > 0)
-        printf("%8.1f %6d %10.1f %6.1f %7.1f ", 100 * r->mfma_alone, r->blocks, 100 * r->mfma, 100 * r->lds,
-               100 * r->cache);
-    else printf("%8s %6s %10s %6s %7s ", "-", "-", "-", "-", "-");
+    if (r->mfma_alone > 0) printf("%8.1f ", 100 * r->mfma_alone);
+    else printf("%8s ", "-");
+    if (r->mfma > 0) printf("%6d %10.1f %6.1f %7.1f ", r->blocks, 100 * r->mfma, 100 * r->lds, 100 * r->cache);
+    else printf("%6s %10s %6s %7s ", "-", "-", "-", "-");
     printf("%9.3f %10.3f %8.2f  %s\n", r->bytes * 1e-9, r->roofline_ms, r->compile_s, r->config);
 }
 
@@ -141,7 +141,7 @@ static moec_status run_model(cli_call *call, moec_error *err) {
     json_t *rows = json_array();
     if (!call->json) {
         printf("# a MODEL, no measurement: bounds on the matrix units' share of a step of the main loop, at peak clocks\n"
-               "# alone: one block on a compute unit; its stores to LDS and its barriers hide behind nothing\n"
+               "# alone: one block on a compute unit, its main loop walked instruction by instruction, operands in L2\n"
                "# together: blk/CU of them, one working while another waits, until the busiest unit sets the pace; it\n"
                "#   supposes that they fall out of step. Tiles' first loads and epilogues and ragged ends come on top\n");
         printf("%-11s %5s %6s %6s %8s %6s %10s %6s %7s %9s %10s %8s  %s\n", "kernel", "regs", "LDS", "spills",

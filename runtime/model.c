@@ -9,13 +9,12 @@
 #include "code_object.h"
 #include "fs.h"
 #include "ceiling.h"
+#include "model_walk.h"
 #include "toolchain.h"
 
 enum { SIMDS = 4, WAVES_DOWN = 2, WAVES_ACROSS = 2, FILE_REGISTERS = 512, MOST_WAVES = 8,
        LDS_BYTES = 65536 };
-/* Clocks of a barrier that a lone block cannot hide: its last wave's way there, and the latency of LDS before the
- * first operands are back. */
-enum { EXPOSED = 100, LDS_RATE = 128, CACHE_RATE = 64 };
+enum { LDS_RATE = 128, CACHE_RATE = 64 };
 
 static const struct { const char *target; double mfma, peak, memory; } machines[] = {
     {"gfx942", 2048, 1307e12, 5.3e12}, /* FLOP a clock and CU, FLOP/s, bytes/s */
@@ -28,7 +27,24 @@ static int64_t tunable(const moec_config *config, const char *name) {
     return 0;
 }
 
-static moec_status registers_of(const moec_kernel *k, moec_model_row *out, moec_error *err) {
+/* The share of a lone block's time in which the matrix units work: 0 where the compiler shows no assembly. */
+static moec_status walk(const moec_kernel *k, const char *dir, double rate, double *share, moec_error *err) {
+    char path[64], *text = NULL;
+    size_t bytes = 0;
+    moec_walk w;
+    moec_error ignored = {0};
+    snprintf(path, sizeof path, "%s/k.s", dir);
+    moec_status rc = moec_hip_assembly(k->target, dir, "k.hip", "k.s", &ignored);
+    if (rc) return rc == MOEC_E_UNSUPPORTED ? MOEC_OK : moec_fail(err, rc, "%s", ignored.text);
+    rc = moec_file_read(path, &text, &bytes, err);
+    if (!rc && moec_walk_loop(text, rate, &w)) *share = w.busy / w.clocks;
+    free(text);
+    unlink(path);
+    return rc;
+}
+
+/* What the compiler makes of a kernel; `rate`: FLOP a clock and compute unit, 0 without matrix instructions. */
+static moec_status registers_of(const moec_kernel *k, double rate, moec_model_row *out, moec_error *err) {
     char dir[] = "/tmp/moec-model.XXXXXX", source[64], binary[64], log[64];
     moec_code_object o = {0};
     char *image = NULL;
@@ -46,6 +62,7 @@ static moec_status registers_of(const moec_kernel *k, moec_model_row *out, moec_
     out->registers = o.vgprs;
     out->lds_bytes = o.lds_bytes;
     out->spills = o.vgpr_spills + o.sgpr_spills;
+    if (!rc && rate > 0) rc = walk(k, dir, rate, &out->mfma_alone, err);
     free(image);
     unlink(source), unlink(binary), unlink(log), rmdir(dir);
     return rc;
@@ -61,12 +78,9 @@ static void shares(const moec_kernel *k, double rate, moec_model_row *out) {
     if (by_registers > MOST_WAVES) by_registers = MOST_WAVES;
     out->blocks = (int)(by_registers < by_lds ? by_registers : by_lds);
     if (out->blocks < 1) out->blocks = 1;
-    int64_t barriers = tunable(&k->config, "buffers") == 1 ? 2 : 1; /* a step */
-    double alone = mfma + writes + (double)barriers * EXPOSED;
     double busiest = mfma > reads + writes ? mfma : reads + writes;
     if (cache > busiest) busiest = cache;
-    if (busiest > alone) alone = busiest;
-    out->mfma_alone = mfma / alone;
+    double alone = out->mfma_alone > 0 ? mfma / out->mfma_alone : busiest;
     double time = out->blocks * busiest > alone ? out->blocks * busiest : alone;
     out->mfma = out->blocks * mfma / time;
     out->lds = out->blocks * (reads + writes) / time;
@@ -89,14 +103,15 @@ moec_status moec_model(moec_gen *gen, const moec_target *target, const moec_laye
     MOEC_TRY(moec_emit(gen, &request, &k, err));
     snprintf(out->name, sizeof out->name, "%s", row->name);
     moec_config_print(&k.config, out->config, sizeof out->config);
-    moec_status rc = registers_of(&k, out, err);
+    double rate = tunable(&k.config, "mi") ? machines[m].mfma : 0;
+    moec_status rc = registers_of(&k, rate, out, err);
     if (!rc) rc = moec_expr(k.flops, &sizes, &flops, err);
     if (!rc) rc = moec_expr(k.bytes, &sizes, &bytes, err);
     out->flops = (double)flops;
     out->bytes = (double)bytes;
     double compute = out->flops / machines[m].peak, memory = out->bytes / machines[m].memory;
-    if (!tunable(&k.config, "mi")) compute = 0; /* no matrix units */
-    else if (!rc) shares(&k, machines[m].mfma, out);
+    if (rate == 0) compute = 0; /* no matrix units */
+    else if (!rc) shares(&k, rate, out);
     out->roofline_ms = 1e3 * (compute > memory ? compute : memory);
     moec_kernel_free(&k);
     return rc;

@@ -3,8 +3,8 @@
  * A model, never a measurement: cycles of the matrix units, LDS and vector caches for one step of BK of the main
  * loop, operands in cache. Two bounds on the share of time in which the matrix units work:
  *
- * - alone: one block on a compute unit. Its stores to LDS and its barriers come between its products and hide
- *   behind nothing.
+ * - alone: one block on a compute unit, its main loop walked instruction by instruction (model_walk.h): what the
+ *   compiler put between the matrix instructions, waits and barriers cost what they cost one wave a SIMD.
  * - together: the blocks that fit on a compute unit, a wave of each on every SIMD. While one waits another
  *   works, so the unit that is busiest over all of them sets the pace: an upper bound that supposes they fall
  *   out of step, as independent blocks tend to and nothing enforces.
@@ -21,7 +21,8 @@ typedef struct moec_model_row {
     char name[24], config[160];
     int64_t registers, lds_bytes, spills; /* a lane's vector registers; a block's LDS */
     int blocks;                           /* that fit on a compute unit, a wave of each on a SIMD */
-    double mfma_alone;                    /* share of the step's time that the matrix units are busy: one block */
+    double mfma_alone;                    /* share of the loop's time that the matrix units are busy: one block;
+                                             0 where the compiler shows no assembly */
     double mfma, lds, cache;              /* all that fit: busy matrix units, LDS, cache */
     double flops, bytes, roofline_ms;     /* whole GPU (gfx90a: one GCD), at peak */
     double compile_s;

@@ -25,6 +25,11 @@ extern const moec_toolchain moec_cc_toolchain; /* toolchain_cc.c */
 extern const moec_toolchain moec_nvrtc_toolchain; /* toolchain_nvrtc.c */
 extern const moec_toolchain moec_hip_toolchain; /* toolchain_hip.c */
 
+/* DIR/SOURCE of the HIP family as assembly text in DIR/LISTING: the instructions that compile makes of it.
+ * E_UNSUPPORTED where hiprtc is the compiler. toolchain_hip.c */
+moec_status moec_hip_assembly(const moec_target *machine, const char *dir, const char *source, const char *listing,
+                              moec_error *err);
+
 /* The family's toolchain; NULL when this build has none for it. */
 const moec_toolchain *moec_toolchain_find(const char *family);
 

@@ -91,6 +91,15 @@ static moec_status compile(const moec_target *machine, const char *dir, const ch
     return rc ? moec_context(err, rc, "checking what %s made of %s", *program ? program : "hiprtc", source) : MOEC_OK;
 }
 
+moec_status moec_hip_assembly(const moec_target *machine, const char *dir, const char *source, const char *listing,
+                              moec_error *err) {
+    char program[512], command[COMPILER_WORD_BYTES];
+    MOEC_TRY(choose(program, sizeof program, err));
+    if (!*program) return moec_fail(err, MOEC_E_UNSUPPORTED, "hiprtc gives no assembly text; clang does");
+    snprintf(command, sizeof command, "%s %s %s -S", program, base_flags, machine->flags);
+    return compiler_run(command, dir, source, listing, err);
+}
+
 const moec_toolchain moec_hip_toolchain = {
     .family = "hip", .suffix = ".co", .identify = identify, .compile = compile,
 };

@@ -10,6 +10,7 @@
 #include "code_object.h"
 #include "hip_trial.h"
 #include "model.h"
+#include "model_walk.h"
 #include "verify_row.h"
 
 /* ---- every op, element by element ---- */
@@ -300,10 +301,39 @@ T_CASE(no_bank_conflicts) {
     }
 }
 
-/* ---- the model of the default configs ---- */
+/* ---- the model ---- */
+
+#define M "\tv_mfma_f32_32x32x8_bf16 v[0:15], v[16:17], v[18:19], v[0:15]\n" /* 32 clocks at 2048 FLOP a clock */
+#define M7 M M M M M M M
+#define READ "\tds_read_b128 v[20:23], v24\n"
+#define LOAD "\tbuffer_load_dwordx4 v[20:23], v24, s[0:3], 0 offen\n"
+#define TURN(body) "\ts_nop 0\n.LBB0_1:\n" body "\ts_cbranch_scc1 .LBB0_1\n\ts_endpgm\n"
+
+T_CASE(walk_charges) {
+    static const struct { const char *text; double clocks; } list[] = {
+        {TURN(M M7), 256},
+        {TURN(M M7 "\ts_barrier\n"), 7 * 32 + 4 + 54 + 20},
+        {TURN(M M7 READ "\ts_waitcnt lgkmcnt(0)\n"), 7 * 32 + 4 + 32 + 64 + 4 + 20}, /* nothing hides it */
+        {TURN(M READ M7 "\ts_waitcnt lgkmcnt(0)\n"), 256},
+        {TURN(M M7 READ "\ts_waitcnt lgkmcnt(1)\n"), 256}, /* one may be outstanding */
+        {TURN(M LOAD M7 "\ts_waitcnt vmcnt(0)\n"), 4 + 64 + 500 + 4 + 20},
+        {TURN(M "\tds_write2_b64 v0, v[2:3], v[4:5]\n" "\ts_waitcnt lgkmcnt(0)\n" M7), 4 + 32 + 64 + 4 + 7 * 32},
+        {TURN(M "\ts_nop 15\n" M7), 4 + 64 + 7 * 32},
+        {TURN(M "\tv_mul_lo_u32 v0, v1, v2\n" M7), 256},
+    };
+    moec_walk w;
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        if (!moec_walk_loop(list[i].text, 2048, &w)) T_FAIL("walk %zu: no loop", i);
+        else if (w.clocks != list[i].clocks || w.busy != 256 || w.matrix != 8)
+            T_FAIL("walk %zu: %g clocks, %g busy, %d", i, w.clocks, w.busy, w.matrix);
+    }
+    T_OK(moec_walk_loop(TURN(M M7), 1024, &w) && w.busy == 512);
+    T_OK(!moec_walk_loop(TURN(M ".LBB0_2:\n" M7), 2048, &w)); /* not one block of code */
+    T_OK(!moec_walk_loop(TURN("\ts_nop 1\n"), 2048, &w));
+}
 
 T_CASE(model_of_defaults) {
-    static const double least[MACHINES] = {0.80, 0.75};
+    static const double least[MACHINES] = {0.80, 0.75}; /* of up and dx, a block alone */
     moec_spec spec = spec_of("E=128 K=8 H=4096 F=1536");
     for (int m = 0; m < MACHINES; m++) {
         moec_error err = {0};
@@ -318,8 +348,8 @@ T_CASE(model_of_defaults) {
             if (moec_model(device->gen, device->target, row, &spec, 32768, &r, &err)) T_FAIL("%s", err.text);
             T_EQ(r.spills, 0);
             compile_s += r.compile_s;
-            if (!strcmp(row->name, "up") || !strcmp(row->name, "dx")) T_OK(r.mfma >= least[m]);
-            T_OK(r.mfma_alone <= r.mfma && (r.mfma == 0 || r.mfma_alone > 0.6));
+            if (!strcmp(row->name, "up") || !strcmp(row->name, "dx")) T_OK(r.mfma_alone >= least[m]);
+            T_OK(r.mfma_alone <= r.mfma && (r.mfma == 0 || r.mfma_alone > 0.7));
         }
         printf("# %s: all kernels of the layer compiled one after another in %.1f s\n", machines[m], compile_s);
     }
