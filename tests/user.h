@@ -23,7 +23,7 @@ static inline void fresh_cache(const char *const *settings, size_t count) {
     moec_dir_remove(getenv("MOEC_CACHE"));
 }
 
-/* Runs "build/moec WORDS", words split at spaces and '@' standing for the folder; the exit code. */
+/* Runs "build/moec WORDS", words split at spaces, '@' standing for the folder and '~' for a space; the exit code. */
 static inline int moec(const char *words) {
     static char store[4096];
     const char *argv[64] = {"build/moec"};
@@ -34,7 +34,7 @@ static inline int moec(const char *words) {
         argv[count++] = out;
         for (; *at && *at != ' '; at++) {
             if (*at == '@') out += sprintf(out, "%s", dir);
-            else *out++ = *at;
+            else *out++ = *at == '~' ? ' ' : *at;
         }
         *out++ = 0;
     }

@@ -29,15 +29,22 @@ struct sim_host {
     void (*bar_arrive)(unsigned bar);
     void (*bar_expect)(unsigned bar, unsigned bytes);
     void (*bar_wait)(unsigned bar, unsigned parity);
-    /* The copy engine: a box of a tensor of two dimensions, contiguous bytes; both count at `bar`. */
-    void (*box)(unsigned to, const void *map, unsigned bar, int c0, int c1);
+    /* cp.async.mbarrier.arrive.noinc: an arrival once this thread's copies so far are there */
+    void (*bar_arrive_after_copies)(unsigned bar);
+    /* The copy engine: a box of 64 columns and some rows of a tensor of up to four dimensions, contiguous bytes; both
+     * count at `bar`. */
+    void (*box)(unsigned to, const void *map, unsigned bar, int c0, int c1, int c2, int c3);
     void (*bulk)(unsigned to, const void *from, unsigned bytes, unsigned bar);
+    /* A box on its way out; this thread's boxes since the last group; all but so many groups have been read */
+    void (*box_out)(unsigned from, const void *map, int c0, int c1, int c2, int c3);
+    void (*box_commit)(void);
+    void (*box_wait)(int groups);
     /* wgmma m64nNk16 of bf16, d: N/2 sums of this thread; a: four registers, or NULL and a descriptor */
     void (*mma)(float *d, int sums, unsigned long a, const unsigned *a_registers, unsigned long b, unsigned keep,
                 int a_columns, int b_columns);
     void (*mma_commit)(void);
     void (*mma_wait)(int groups);
-    void (*store_matrices)(unsigned address, const unsigned v[4]);
+    void (*store_matrices)(unsigned address, const unsigned v[4], int transposed);
     /* bar.sync, bar.arrive and barrier.red.or of `threads` threads: do any of them say yes? */
     unsigned (*meet_some)(int id, int threads, int stay, unsigned yes);
     void (*missing)(const char *name); /* an instruction that this machine does not know */

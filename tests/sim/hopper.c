@@ -10,7 +10,7 @@
 
 #include "machine.h"
 
-enum { MOST_BOXES = 256, MOST_PRODUCTS = 64, MOST_NAMED = 16 };
+enum { MOST_BOXES = 1024, MOST_PRODUCTS = 64, MOST_NAMED = 16, MOST_OUT = 8 };
 
 /* ---- mbarriers ---- */
 
@@ -48,57 +48,116 @@ static void bar_wait(unsigned bar, unsigned parity) {
 
 /* ---- the copy engine ---- */
 
-typedef struct box { unsigned to, bar, bytes; const void *from; const struct sim_map *map; int c0, c1; } box;
+/* On its way in: a box, plain bytes, or (map and from NULL) a thread's copies with the arrival behind them. */
+typedef struct box {
+    unsigned to, bar, bytes;
+    const void *from;
+    const struct sim_map *map;
+    long at[4];
+    sim_taken copies[SIM_MOST_TAKEN];
+    int count;
+} box;
 static box boxes[MOST_BOXES];
 static int boxes_waiting;
 
 /* 128-byte swizzle: 16-byte chunk of a row of 128 bytes by the row's number. */
 static unsigned swizzled(unsigned address) { return address ^ (address >> 7 & 7) << 4; }
 
-static void copy_box(const box *b) {
-    const struct sim_map *m = b->map;
+/* Where an element is, by arithmetic modulo 2^64; NULL outside of the tensor. */
+static char *element_at(const struct sim_map *m, const long at[4]) {
+    unsigned long offset = (unsigned long)at[0] * 2;
+    for (int i = 0; i < 4 && (!i || m->dim[i]); i++) {
+        if (at[i] < 0 || (unsigned long)at[i] >= m->dim[i]) return NULL;
+        if (i) offset += (unsigned long)at[i] * m->stride[i - 1];
+    }
+    return (char *)((unsigned long)m->base + offset);
+}
+
+/* A box, 16 bytes at a time, in or out. */
+static void copy_box(const struct sim_map *m, unsigned shared, const long first[4], bool out) {
     for (unsigned r = 0; r < m->box[1]; r++)
-        for (unsigned c = 0; c < m->box[0]; c += 8) { /* 16 bytes */
-            char *to = sim_machine.shared + swizzled(b->to + r * 128 + c * 2);
-            long row = b->c1 + (long)r, column = b->c0 + (long)c;
-            const char *from = m->base + row * (long)m->stride[0] + column * 2;
-            bool there = row >= 0 && row < (long)m->dim[1] && column >= 0 && column < (long)m->dim[0];
-            if (there && !fake_holds(from, 16)) sim_report("a box reads what nobody has", b->to);
-            if (there) memcpy(to, from, 16);
-            else memset(to, 0, 16);
+        for (unsigned c = 0; c < m->box[0]; c += 8) {
+            char *here = sim_machine.shared + swizzled(shared + r * 128 + c * 2);
+            const long at[4] = {first[0] + (long)c, first[1] + (long)r, first[2], first[3]};
+            char *there = element_at(m, at);
+            if (there && !fake_holds(there, 16)) sim_report("a box of what nobody has", shared);
+            if (out && there) memcpy(there, here, 16);
+            else if (there) memcpy(here, there, 16);
+            else if (!out) memset(here, 0, 16);
         }
 }
 static void perform(const box *b) {
     mbarrier *bar = bar_at(b->bar);
-    if (b->map) copy_box(b);
-    else memcpy(sim_machine.shared + b->to, b->from, b->bytes);
+    if (b->map) copy_box(b->map, b->to, b->at, false);
+    else if (b->from) memcpy(sim_machine.shared + b->to, b->from, b->bytes);
+    else {
+        sim_perform_copies(b->copies, b->count);
+        bar_arrive(b->bar);
+        return;
+    }
     bar->state -= (int)b->bytes * 2;
     if (bar->state < 0) sim_report("more bytes than expected", b->bar);
     turn(bar);
     sim_progress();
 }
-static void start(box b) {
-    if (b.to + b.bytes > sim_shared_bytes) sim_report("a copy outside of shared memory", b.to);
+static void start(const box *b) {
+    if (b->to + b->bytes > sim_shared_bytes) sim_report("a copy outside of shared memory", b->to);
     if (boxes_waiting == MOST_BOXES) sim_report("too many copies in flight", MOST_BOXES);
-    if (sim_early) perform(&b);
-    else boxes[boxes_waiting++] = b;
+    if (sim_early) perform(b);
+    else boxes[boxes_waiting++] = *b;
 }
-static void copy_start(unsigned to, const void *map, unsigned bar, int c0, int c1) {
+static void check_box(unsigned shared, const struct sim_map *m) {
+    if (shared % 1024 || m->box[0] != 64) sim_report("a swizzled box begins on 1024 bytes, 64 columns wide", shared);
+}
+static void copy_start(unsigned to, const void *map, unsigned bar, int c0, int c1, int c2, int c3) {
     const struct sim_map *m = map;
-    if (to % 1024 || m->box[0] != 64) sim_report("a swizzled box begins on 1024 bytes, 64 columns wide", to);
-    start((box){to, bar, m->box[1] * 128, NULL, m, c0, c1});
+    check_box(to, m);
+    start(&(box){.to = to, .bar = bar, .bytes = m->box[1] * 128, .map = m, .at = {c0, c1, c2, c3}});
+}
+static void bar_arrive_after_copies(unsigned bar) {
+    box b = {.bar = bar};
+    b.count = sim_take_copies(b.copies);
+    start(&b);
 }
 static void bulk(unsigned to, const void *from, unsigned bytes, unsigned bar) {
     if (to % 16 || bytes % 16 || (size_t)from % 16 || !fake_holds(from, bytes)) sim_report("bulk copy", to);
-    start((box){to, bar, bytes, from, NULL, 0, 0});
+    start(&(box){.to = to, .bar = bar, .bytes = bytes, .from = from});
 }
 
+/* The oldest; arrivals behind copies come in crowds. */
 bool sim_deliver(void) {
     if (!boxes_waiting) return false;
-    box b = boxes[0];
-    memmove(boxes, boxes + 1, (size_t)--boxes_waiting * sizeof b);
-    perform(&b);
+    int count = 0;
+    do perform(&boxes[count++]);
+    while (count < boxes_waiting && boxes[count - 1].count && boxes[count].count);
+    boxes_waiting -= count;
+    memmove(boxes, boxes + count, (size_t)boxes_waiting * sizeof *boxes);
     return true;
+}
+
+/* On the way out: a box leaves when its thread waits until it has been read, as late as it may. */
+static struct { struct { unsigned from; const struct sim_map *map; long at[4]; int group; } list[MOST_OUT]; int count, open; }
+    leaving[SIM_MOST_THREADS];
+
+static void box_wait(int groups) {
+    int t = sim_machine.thread, done = 0;
+    while (done < leaving[t].count && leaving[t].list[done].group < leaving[t].open - groups) {
+        copy_box(leaving[t].list[done].map, leaving[t].list[done].from, leaving[t].list[done].at, true);
+        done++;
+    }
+    leaving[t].count -= done;
+    memmove(leaving[t].list, leaving[t].list + done, (size_t)leaving[t].count * sizeof *leaving[t].list);
+}
+static void box_out(unsigned from, const void *map, int c0, int c1, int c2, int c3) {
+    int t = sim_machine.thread, n = leaving[t].count++;
+    check_box(from, map);
+    if (n == MOST_OUT) sim_report("too many boxes on their way out", MOST_OUT);
+    leaving[t].list[n].from = from, leaving[t].list[n].map = map, leaving[t].list[n].group = leaving[t].open;
+    memcpy(leaving[t].list[n].at, (const long[4]){c0, c1, c2, c3}, sizeof leaving[t].list[n].at);
+}
+static void box_commit(void) {
+    leaving[sim_machine.thread].open++;
+    if (sim_early) box_wait(0);
 }
 
 /* ---- wgmma ---- */
@@ -173,14 +232,18 @@ static void mma_wait(int groups) {
     if (done) memmove(list, list + done, (size_t)queues[thread].count * sizeof *list);
 }
 
-/* stmatrix x4: lane l gives the address of line l % 8 of block l / 8. */
-static void store_matrices(unsigned address, const unsigned v[4]) {
+/* stmatrix x4: lane l gives the address of line l % 8 of block l / 8, and has numbers 2(l%4) + 0,1 of line l / 4;
+ * transposed, number l / 4 of lines 2(l%4) + 0,1. */
+static void store_matrices(unsigned address, const unsigned v[4], int transposed) {
     const unsigned mine[5] = {address, v[0], v[1], v[2], v[3]};
     if (address % 16 || address + 16 > sim_shared_bytes) sim_report("stmatrix outside of shared memory", address);
     const sim_words *all = sim_machine.meet(mine, 5);
     int l = sim_machine.thread % SIM_WARP;
     for (int block = 0; block < 4; block++)
-        memcpy(sim_machine.shared + all[block * 8 + l / 4][0] + l % 4 * 4, &v[block], 4);
+        for (int i = 0; i < 2; i++) {
+            int line = transposed ? l % 4 * 2 + i : l / 4, place = transposed ? l / 4 : l % 4 * 2 + i;
+            memcpy(sim_machine.shared + all[block * 8 + line][0] + 2 * place, (const char *)&v[block] + 2 * i, 2);
+        }
 }
 
 /* ---- barriers of some threads ---- */
@@ -208,10 +271,12 @@ static void missing(const char *name) {
 void sim_hopper_begin(void) { /* of a block */
     sim_machine.bar_init = bar_init, sim_machine.bar_arrive = bar_arrive;
     sim_machine.bar_expect = bar_expect, sim_machine.bar_wait = bar_wait;
+    sim_machine.bar_arrive_after_copies = bar_arrive_after_copies;
     sim_machine.box = copy_start, sim_machine.bulk = bulk;
+    sim_machine.box_out = box_out, sim_machine.box_commit = box_commit, sim_machine.box_wait = box_wait;
     sim_machine.mma = mma, sim_machine.mma_commit = mma_commit, sim_machine.mma_wait = mma_wait;
     sim_machine.store_matrices = store_matrices, sim_machine.meet_some = meet_some, sim_machine.missing = missing;
     boxes_waiting = 0;
     memset(named, 0, sizeof named);
-    for (int t = 0; t < SIM_MOST_THREADS; t++) queues[t].count = queues[t].open = 0;
+    for (int t = 0; t < SIM_MOST_THREADS; t++) queues[t].count = queues[t].open = leaving[t].count = leaving[t].open = 0;
 }

@@ -14,7 +14,7 @@
 
 enum { STACK_BYTES = 128 << 10, MOST_COPIES = 64, MOST_GROUPS = 8 };
 
-typedef struct copy { unsigned to; const void *from; int bytes; } copy;
+typedef sim_taken copy;
 typedef struct group { copy copies[MOST_COPIES]; int count; } group;
 
 typedef struct fibre {
@@ -106,6 +106,19 @@ static void start_copy(unsigned to, const void *from, int bytes) {
     if (open->count == MOST_COPIES) sim_report("too many copies in a group", MOST_COPIES);
     if (sim_early) perform(&c);
     else open->copies[open->count++] = c;
+}
+
+int sim_take_copies(sim_taken taken[SIM_MOST_TAKEN]) {
+    fibre *f = &fibres[sim_machine.thread];
+    group *open = &f->groups[(f->first + f->closed) % MOST_GROUPS];
+    int count = open->count;
+    if (count > SIM_MOST_TAKEN) sim_report("too many copies before an arrival", (unsigned long)count);
+    memcpy(taken, open->copies, (size_t)count * sizeof *taken);
+    open->count = 0;
+    return count;
+}
+void sim_perform_copies(const sim_taken *taken, int count) {
+    for (int i = 0; i < count; i++) perform(&taken[i]);
 }
 
 static void commit(void) {

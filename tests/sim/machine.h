@@ -31,6 +31,13 @@ extern bool sim_early;
 void sim_hopper_begin(void);
 bool sim_deliver(void);
 
+/* Takes the copies of the running thread that are in no group yet, or (take NULL) performs those taken: at most
+ * SIM_MOST_TAKEN. machine.c */
+enum { SIM_MOST_TAKEN = 16 };
+typedef struct sim_taken { unsigned to; const void *from; int bytes; } sim_taken;
+int sim_take_copies(sim_taken taken[SIM_MOST_TAKEN]);
+void sim_perform_copies(const sim_taken *taken, int count);
+
 /* tensor.c */
 void sim_matrices(unsigned r[4], unsigned address, int transposed);
 void sim_product(float c[4], const unsigned a[4], unsigned b0, unsigned b1);

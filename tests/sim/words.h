@@ -10,6 +10,7 @@ extern "C" { struct sim_host *sim; }
 #define __forceinline__ inline
 #define __global__
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __shared__ static
 #define __grid_constant__
 #define __align__(n) alignas(n)
@@ -40,6 +41,10 @@ static inline unsigned atomicOr(unsigned *p, unsigned v) { unsigned old = *p; *p
 
 static inline void __syncwarp() { unsigned nothing = 0; sim->meet(&nothing, 1); }
 static inline int __shfl_sync(unsigned, int v, int lane) { return (int)sim->meet((unsigned *)&v, 1)[lane & 31][0]; }
+static inline int __shfl_up_sync(unsigned, int v, int distance) {
+    const int lane = sim->thread % SIM_WARP;
+    return (int)sim->meet((unsigned *)&v, 1)[lane < distance ? lane : lane - distance][0];
+}
 template <class value> static inline value __shfl_xor_sync(unsigned, value v, int distance) {
     unsigned mine[sizeof(value) / 4];
     memcpy(mine, &v, sizeof v);
