@@ -10,6 +10,25 @@ local function shared_bytes(r)
         + (sorted(r) and 2 * r.spec.E or 0)
 end
 
+-- What splitting costs, in steps: the second phase, and each piece. Pieces are numbered beside 32 experts at most.
+local SPLIT = { cost = 16, piece = 4, parts = 16, slots = 2, experts = 32 }
+
+-- Is the last round of tiles so empty, on a GPU of 132 SMs and with experts of the rows expected, that cutting its tiles
+-- by rows saves a tenth of the time? The kernel decides again, with the rows it finds (part/sm90_split_plan).
+local function split_pays(r)
+    local experts, rows = r.spec.E, r.tokens > 0 and r.tokens * r.spec.K // r.spec.E or 4096
+    if dense(r) then experts, rows = 1, r.tokens > 0 and r.tokens or 4096 end
+    if experts > SPLIT.experts then return false end
+    local div, clusters, steps = r.lib.ceil_div, 66, rows // 64
+    local items = experts * div(r.spec.H, 256) * div(width(r), 256)
+    local rest, best = items % clusters, steps
+    for parts = 2, SPLIT.parts do
+        if rest * parts > SPLIT.slots * clusters then break end
+        best = math.min(best, div(rest * parts, clusters) * (steps // parts + SPLIT.piece) + SPLIT.cost)
+    end
+    return rest > 0 and steps - best > (items // clusters + 1) * steps // 10
+end
+
 -- A map over ragged rows. Coordinates (column, 2^30 - length + row, 2^30, end of group): the address is
 -- base + column*2 + (row + end - length)*s modulo 2^64, because 2^30 * 2^34 = 2^64; a row at or past
 -- `length` has its second coordinate at or past 2^30, the size of that dimension, and reads as zeros.
@@ -28,23 +47,34 @@ return {
         { name = "bn", values = { 256, 128 }, doc = "columns of a multiplication tile" },
         { name = "cluster", values = { 2, 1 }, doc = "CTAs that share the loads of B" },
         { name = "stages", values = { 4, 3, 5, 6 }, doc = "steps of 64 rows in flight" },
+        { name = "late", values = { 1, 0 }, doc = "1: a tile leaves, packed in registers, while the next one multiplies" },
+        { name = "split", values = { 0, 1 }, doc = "1: tiles of the last round are cut by rows, where that pays" },
     },
     constraints = {
+        { why = "only whole tiles of bf16 results leave late", ok = function(r)
+            return r.config.late == 0 or r.config.split == 0 and not f32(r) end },
+        { why = "pieces are numbered beside 32 experts at most", ok = function(r)
+            return r.config.split == 0 or dense(r) or r.spec.E <= SPLIT.experts end },
         { why = "stages do not fit into shared memory", ok = function(r) return shared_bytes(r) <= 232448 end },
     },
     -- 256 columns read shared memory least per flop; the second half of a narrow tile costs nothing else.
-    default = function() return { bn = 256, cluster = 2, stages = 4 } end,
+    default = function(r)
+        local split = split_pays(r)
+        return { bn = 256, cluster = 2, stages = 4, late = (f32(r) or split) and 0 or 1, split = split and 1 or 0 }
+    end,
     derive = function(r)
         local dw1 = is(r, "dw1")
         local w, h, transposed = dw1 and "U" or "F", "H", not is(r, "dw2")
         local inner, outer = transposed and h or w, transposed and w or h
         local result = dense(r) and "dw" or r.op.name
         local rows = dense(r) and "T" or "R"
-        local tmaps = { ragged_map(dw1 and "dhpre" or dense(r) and "dy" or "a_w", w) }
-        local maps = { "map_b" }
+        local split = r.config.split == 1
+        local gather = is(r, "dw2") and "dout" or "x"
+        local tmaps = { ragged_map(gather, h), ragged_map(dw1 and "dhpre" or dense(r) and "dy" or "a_w", w) }
+        local maps = { "map_a", "map_b" }
         if not f32(r) then
-            maps[2] = "map_d"
-            tmaps[2] = { arg = result, dim = { inner, outer, dense(r) and "1" or "E" },
+            maps[3] = "map_d"
+            tmaps[3] = { arg = result, dim = { inner, outer, dense(r) and "1" or "E" },
                          stride = { "0", inner .. "*2", inner .. "*" .. outer .. "*2" }, box = { 64, 64, 1 },
                          swizzle = 128 }
         end
@@ -52,9 +82,12 @@ return {
             launch = {
                 grid = ("sms/%d*%d"):format(r.config.cluster, r.config.cluster), block = 384, pdl = 1,
                 cluster = r.config.cluster, shared_bytes = 232448, tmaps = tmaps,
+                phases = split and 2 or 1,
+                scratch = split and ("sms/%d*%d"):format(r.config.cluster,
+                    SPLIT.slots * r.config.cluster * 128 * r.config.bn * 4) or "0",
             },
-            env = { maps = maps, gather = is(r, "dw2") and "dout" or "x", transposed = transposed, f32 = f32(r),
-                    dense = dense(r), result = result, sorted = sorted(r) },
+            env = { maps = maps, gather = gather, transposed = transposed, f32 = f32(r),
+                    dense = dense(r), result = result, sorted = sorted(r), split_costs = SPLIT },
             derived = {
                 { "height", r.spec.H, "columns of the gathered operand" },
                 { "width", width(r), "columns of the other operand" },
@@ -67,9 +100,12 @@ return {
             prose = {
                 "Persistent: one CTA an SM, two CTAs a cluster, each with 128 columns of the gathered operand and the",
                 "same columns of the other one, which each CTA half loads by TMA for both. Producers gather 64 token",
-                "rows a step with cp.async, zeros behind the group's end; the ragged tensor map does the same for the",
-                "other operand. Both lie row by row in shared memory, which wgmma reads as transposed operands. Two",
-                "consumer warpgroups keep 64 rows of the result each. An expert without rows takes one step of zeros.",
+                "rows a step with cp.async (TMA when they lie packed), zeros behind the group's end; the ragged tensor",
+                "map does the same for the other operand. Both lie row by row in shared memory, which wgmma reads as",
+                "transposed operands. Two consumer warpgroups keep 64 rows of the result each. An expert without rows",
+                "takes one step of zeros.",
+                split and "Where the last round of tiles would leave clusters idle its tiles are cut by rows: the pieces' sums go" or nil,
+                split and "to scratch as f32, and a second phase adds them in the order of their rows." or nil,
             },
         }
     end,

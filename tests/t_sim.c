@@ -1,6 +1,7 @@
-/* Kernels of the CUDA target sm_80, and Hopper's attention, run on this CPU by the machine of tests/sim: the text
- * that NVRTC would get, thread by thread, against the oracle. Products of wgmma happen as late as they may, copies
- * too or at once; warps run in order or backwards. Planted faults show that the machine sees them. clang 19 is needed. */
+/* Kernels of the CUDA target sm_80, and Hopper's attention and weight gradients, run on this CPU by the machine of
+ * tests/sim: the text that NVRTC would get, thread by thread, against the oracle. Products of wgmma happen as late as
+ * they may, copies too or at once; warps run in order or backwards. Planted faults show that the machine sees them.
+ * clang 19 is needed. */
 #include "user.h"
 
 static int tokens; /* of a run */
@@ -81,6 +82,24 @@ T_CASE(attention_on_hopper_with_early_copies) {
     tokens = 1;
     EACH(attention, op) right("sm_90a", op, "heads=1 kv=1 dim=128", "uniform");
 }
+/* Clusters of one: the machine runs a block at a time. Rows gathered and packed (in some variant of a case). */
+T_CASE(sums_over_ragged_rows_on_hopper) {
+    const char *op;
+    fresh();
+    EACH(sums, op) right("sm_90a", op, "E=7 K=3 H=264 F=136 wgrad=same --config cluster=1~split=0~late=1", "zipf:1");
+    right("sm_90a", "dw1", "E=40 K=3 H=72 F=72 wgrad=same --config cluster=1~split=0~late=1", "empty:0.3");
+    setenv("SIM_COPIES", "early", 1);
+    setenv("SIM_WARPS", "backwards", 1);
+    right("sm_90a", "dw2", "E=3 K=2 H=136 F=136 wgrad=same --config cluster=1~split=0~late=0", "uniform");
+    right("sm_90a", "dw1", "E=3 K=2 H=136 F=72 --config cluster=1~split=0", "uniform");
+    right("sm_90a", "linear_dw", "H=136 F=200 wgrad=same --config cluster=1~split=0~late=1", "uniform");
+}
+T_CASE(sums_in_pieces_on_hopper) {
+    fresh();
+    tokens = 4000;
+    right("sm_90a", "dw1", "E=3 K=1 H=72 F=40 wgrad=same --variant 0 --config cluster=1~late=0~split=1", "zipf:1");
+    right("sm_90a", "linear_dw", "H=136 F=72 --variant 0 --config cluster=1~split=1", "uniform");
+}
 T_CASE(every_op_and_the_layer) {
     fresh();
     right("sm_80", NULL, "E=5 K=2 H=72 F=40 bias=1 shared=24 capacity=1.25 heads=4 kv=2 dim=24 V=100", "zipf:1");
@@ -140,6 +159,31 @@ T_CASE(planted_faults_on_hopper_are_seen) {
         if (!code) T_FAIL("nobody saw %s in %s", hopper_faults[i].plant, hopper_faults[i].op);
         if (!strstr(output, "WRONG") && !strstr(output, "simulated GPU: "))
             T_FAIL("%s in %s: %s", hopper_faults[i].plant, hopper_faults[i].op, output);
+        remove_dir(); /* the cache does not know what was planted */
+    }
+}
+/* What the copies must be for the fault to be seen: early or late. */
+static const struct { const char *copies, *plant; } sum_faults[] = {
+    {"late", "(WIDTH % BN + 63) / 64 % 2 ? 0 : 1;=>1;"},
+    {"late", "own ? t.row + done : next.row=>t.row + done"},
+    {"late", "token[i] = later[i] < 0 ? -1 :=>token[i] ="},
+    {"late", "barrier_arrive_after_copies(full);=>barrier_arrive(full);"},
+    {"late", "barrier_wait(smem + BAR_FULL + 8 * use.at, use.parity);=>"},
+    {"early", "if (kt > 0) release(smem, previous, lane);=>if (kt > 0) release(smem, use.at, lane);"},
+    {"early", "mma_wait<1>(); // the step before this one is done=>mma_wait<2>(); //"},
+};
+
+T_CASE(planted_faults_in_sums_on_hopper_are_seen) {
+    fresh();
+    tokens = 900; /* five steps an expert, three tiles a block */
+    for (size_t i = 0; i < sizeof sum_faults / sizeof *sum_faults; i++) {
+        setenv("SIM_COPIES", sum_faults[i].copies, 1);
+        setenv("SIM_PLANT", sum_faults[i].plant, 1);
+        int code = verify("sm_90a", "dw1", "E=6 K=2 H=136 F=72 wgrad=same --variant 0 --config cluster=1~split=0~late=1",
+                          "uniform");
+        if (!code) T_FAIL("nobody saw %s", sum_faults[i].plant);
+        if (!strstr(output, "WRONG") && !strstr(output, "simulated GPU: "))
+            T_FAIL("%s: %s", sum_faults[i].plant, output);
         remove_dir(); /* the cache does not know what was planted */
     }
 }
