@@ -41,6 +41,8 @@ E=512 K=10 H=128 F=64 --tokens 127 --op layer --routing hot:0.9
 E=1 K=1 H=256 F=512 --tokens 127 --routing uniform
 E=8 K=2 H=128 F=128 --tokens 1000 --op layer --routing file:TWO
 E=64 K=8 H=256 F=64 --tokens 127 --routing empty:0.3
+E=34 K=1 H=2048 F=256 wgrad=same --tokens 300 --op up --routing hot:0.9
+E=34 K=1 H=2048 F=256 wgrad=same --tokens 300 --op down --routing hot:0.9
 SPECS
     at=1
     while [ $at -le "${RANDOM_SPECS:-200}" ]; do # seeds AT..AT+4; together 1..RANDOM_SPECS
