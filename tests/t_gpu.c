@@ -445,7 +445,8 @@ T_CASE(a_graph_replays_the_generic_kernels) { graph_of("sm_80", "E=8 K=2 H=264 F
 
 /* ---- column blocks ---- */
 
-/* The layer in blocks writes the bits that it writes whole. */
+/* The layer in blocks writes the bits that it writes whole. Blocks make y smaller: tokens are so many that y, and no
+ * kernel's scratch (which grows with threads and SMs), is what the workspace must hold. */
 static void blocks_of(const char *target, const char *spec, int64_t T, int blocks) {
     moec_device *device;
     moec_layer *parts;
@@ -479,10 +480,17 @@ static void blocks_of(const char *target, const char *spec, int64_t T, int block
 }
 
 T_CASE(column_blocks_give_the_same_bits) { blocks_of("cuda", "E=64 K=8 H=1024 F=512", 2048, 4); }
-T_CASE(column_blocks_of_ragged_sizes) { blocks_of("cuda", "E=8 K=4 H=264 F=72", 300, 3); }
+T_CASE(column_blocks_of_ragged_sizes) { blocks_of("cuda", "E=8 K=4 H=264 F=72", 40000, 3); }
 T_CASE(column_blocks_of_the_generic_kernels) { blocks_of("sm_80", "E=8 K=4 H=264 F=72", 300, 3); }
 T_CASE(column_blocks_without_tokens) { blocks_of("cuda", "E=8 K=4 H=264 F=72", 0, 3); }
-T_CASE(column_blocks_on_the_cpu) { blocks_of("cpu", "E=8 K=4 H=1024 F=64", 4000, 4); }
+T_CASE(column_blocks_on_the_cpu) {
+    char *threads = getenv("OMP_NUM_THREADS"), *old = threads ? strdup(threads) : NULL;
+    setenv("OMP_NUM_THREADS", "4", 1);
+    blocks_of("cpu", "E=8 K=4 H=1024 F=64", 4000, 4);
+    if (old) setenv("OMP_NUM_THREADS", old, 1);
+    else unsetenv("OMP_NUM_THREADS");
+    free(old);
+}
 
 /* ---- from a spec to loaded kernels ---- */
 
