@@ -48,7 +48,7 @@ local function backward(r)
         template = "sm90_attention_bwd",
         launch = {
             block = 384, phases = 3, pdl = 1, shared_bytes = backward_bytes(r) + 1024,
-            grid = ("(%s*%d*heads+11)/12;%s*kv;%s*heads"):format(tiles, own, tiles, tiles),
+            grid = ("sms;%s*kv;%s*heads"):format(tiles, tiles),
             scratch = ("8*heads*%s*%d"):format(tiles, own),
             tmaps = { head_map("q", "heads", 64), head_map("k", "kv", 64), head_map("v", "kv", 64),
                       head_map("dout", "heads", 64) },
