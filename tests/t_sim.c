@@ -1,4 +1,4 @@
-/* Kernels of the CUDA target sm_80, and Hopper's attention and weight gradients, run on this CPU by the machine of
+/* Kernels of the CUDA target sm_80, and Hopper's attention and GEMMs, run on this CPU by the machine of
  * tests/sim: the text that NVRTC would get, thread by thread, against the oracle. Products of wgmma happen as late as
  * they may, copies too or at once; warps run in order or backwards. Planted faults show that the machine sees them.
  * clang 19 is needed. */
@@ -83,6 +83,17 @@ T_CASE(attention_on_hopper_with_early_copies) {
     EACH(attention, op) right("sm_90a", op, "heads=1 kv=1 dim=128", "uniform");
 }
 /* Clusters of one: the machine runs a block at a time. Rows gathered and packed (in some variant of a case). */
+T_CASE(row_gemms_on_hopper) {
+    const char *op;
+    fresh();
+    EACH(rows, op) right("sm_90a", op, "E=7 K=3 H=264 F=136 act=geglu --config cluster=1", "zipf:1");
+    EACH(dense, op) right("sm_90a", op, "H=136 F=200 --config cluster=1", "uniform");
+    right("sm_90a", "down", "E=3 K=2 H=328 F=72 bias=1 --config cluster=1~late=0", "uniform");
+    setenv("SIM_COPIES", "early", 1);
+    setenv("SIM_WARPS", "backwards", 1);
+    EACH(rows, op) right("sm_90a", op, "E=8 K=1 H=136 F=264 act=silu --config cluster=1", "empty:0.5");
+    right("sm_90a", "dx", "E=3 K=2 H=328 F=72 --config cluster=1~late=0~pp=1~bn=128", "uniform");
+}
 T_CASE(sums_over_ragged_rows_on_hopper) {
     const char *op;
     fresh();

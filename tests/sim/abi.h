@@ -31,7 +31,7 @@ struct sim_host {
     void (*bar_wait)(unsigned bar, unsigned parity);
     /* cp.async.mbarrier.arrive.noinc: an arrival once this thread's copies so far are there */
     void (*bar_arrive_after_copies)(unsigned bar);
-    /* The copy engine: a box of 64 columns and some rows of a tensor of up to four dimensions, contiguous bytes; both
+    /* The copy engine: a box, 64 wide, of a tensor of up to four dimensions, contiguous bytes; both
      * count at `bar`. */
     void (*box)(unsigned to, const void *map, unsigned bar, int c0, int c1, int c2, int c3);
     void (*bulk)(unsigned to, const void *from, unsigned bytes, unsigned bar);

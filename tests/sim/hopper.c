@@ -73,12 +73,18 @@ static char *element_at(const struct sim_map *m, const long at[4]) {
     return (char *)((unsigned long)m->base + offset);
 }
 
+static unsigned depth(const struct sim_map *m, int i) { return m->box[i] ? m->box[i] : 1; }
+/* Rows of 64 columns in a box, over all dimensions but the first. */
+static unsigned rows_of(const struct sim_map *m) { return depth(m, 1) * depth(m, 2) * depth(m, 3); }
+
 /* A box, 16 bytes at a time, in or out. */
 static void copy_box(const struct sim_map *m, unsigned shared, const long first[4], bool out) {
-    for (unsigned r = 0; r < m->box[1]; r++)
+    for (unsigned r = 0; r < rows_of(m); r++)
         for (unsigned c = 0; c < m->box[0]; c += 8) {
             char *here = sim_machine.shared + swizzled(shared + r * 128 + c * 2);
-            const long at[4] = {first[0] + (long)c, first[1] + (long)r, first[2], first[3]};
+            const long at[4] = {first[0] + (long)c, first[1] + (long)(r % depth(m, 1)),
+                                first[2] + (long)(r / depth(m, 1) % depth(m, 2)),
+                                first[3] + (long)(r / depth(m, 1) / depth(m, 2))};
             char *there = element_at(m, at);
             if (there && !fake_holds(there, 16)) sim_report("a box of what nobody has", shared);
             if (out && there) memcpy(there, here, 16);
@@ -112,7 +118,7 @@ static void check_box(unsigned shared, const struct sim_map *m) {
 static void copy_start(unsigned to, const void *map, unsigned bar, int c0, int c1, int c2, int c3) {
     const struct sim_map *m = map;
     check_box(to, m);
-    start(&(box){.to = to, .bar = bar, .bytes = m->box[1] * 128, .map = m, .at = {c0, c1, c2, c3}});
+    start(&(box){.to = to, .bar = bar, .bytes = rows_of(m) * 128, .map = m, .at = {c0, c1, c2, c3}});
 }
 static void bar_arrive_after_copies(unsigned bar) {
     box b = {.bar = bar};
