@@ -29,6 +29,16 @@ local function split_pays(r)
     return rest > 0 and steps - best > (items // clusters + 1) * steps // 10
 end
 
+-- Bytes of the pieces' sums: none when experts are so short that no part is worth its cost.
+local function pieces_bytes(r)
+    local least = 64 * (SPLIT.cost + SPLIT.piece + 1) -- rows of an expert, on average
+    local least_of_all = dense(r) and ("T/%d"):format(least) or ("R/(E*%d)"):format(least)
+    local most = r.lib.ceil_div(r.spec.H, 128 * r.config.cluster) * r.lib.ceil_div(width(r), r.config.bn) * SPLIT.parts
+    local items = dense(r) and tostring(most) or ("E*%d"):format(most)
+    return ("min(1,%s)*min(%d*(sms/%d),%s)*%d"):format(least_of_all, SPLIT.slots, r.config.cluster, items,
+        r.config.cluster * 128 * r.config.bn * 4)
+end
+
 -- A map over ragged rows. Coordinates (column, 2^30 - length + row, 2^30, end of group): the address is
 -- base + column*2 + (row + end - length)*s modulo 2^64, because 2^30 * 2^34 = 2^64; a row at or past
 -- `length` has its second coordinate at or past 2^30, the size of that dimension, and reads as zeros.
@@ -83,8 +93,7 @@ return {
                 grid = ("sms/%d*%d"):format(r.config.cluster, r.config.cluster), block = 384, pdl = 1,
                 cluster = r.config.cluster, shared_bytes = 232448, tmaps = tmaps,
                 phases = split and 2 or 1,
-                scratch = split and ("sms/%d*%d"):format(r.config.cluster,
-                    SPLIT.slots * r.config.cluster * 128 * r.config.bn * 4) or "0",
+                scratch = split and pieces_bytes(r) or "0",
             },
             env = { maps = maps, gather = gather, transposed = transposed, f32 = f32(r),
                     dense = dense(r), result = result, sorted = sorted(r), split_costs = SPLIT },

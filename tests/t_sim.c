@@ -1,4 +1,4 @@
-/* Kernels of the CUDA target sm_80, and Hopper's attention and GEMMs, run on this CPU by the machine of
+/* Kernels of the CUDA targets sm_80 and sm_90a run on this CPU by the machine of
  * tests/sim: the text that NVRTC would get, thread by thread, against the oracle. Products of wgmma happen as late as
  * they may, copies too or at once; warps run in order or backwards. Planted faults show that the machine sees them.
  * clang 19 is needed. */
@@ -82,26 +82,26 @@ T_CASE(attention_on_hopper_with_early_copies) {
     tokens = 1;
     EACH(attention, op) right("sm_90a", op, "heads=1 kv=1 dim=128", "uniform");
 }
-/* Clusters of one: the machine runs a block at a time. Rows gathered and packed (in some variant of a case). */
+/* Clusters of two and of one; rows gathered and packed (in some variant of a case). */
 T_CASE(row_gemms_on_hopper) {
     const char *op;
     fresh();
-    EACH(rows, op) right("sm_90a", op, "E=7 K=3 H=264 F=136 act=geglu --config cluster=1", "zipf:1");
-    EACH(dense, op) right("sm_90a", op, "H=136 F=200 --config cluster=1", "uniform");
+    EACH(rows, op) right("sm_90a", op, "E=7 K=3 H=264 F=136 act=geglu", "zipf:1");
+    EACH(dense, op) right("sm_90a", op, "H=136 F=200", "uniform");
     right("sm_90a", "down", "E=3 K=2 H=328 F=72 bias=1 --config cluster=1~late=0", "uniform");
     setenv("SIM_COPIES", "early", 1);
     setenv("SIM_WARPS", "backwards", 1);
-    EACH(rows, op) right("sm_90a", op, "E=8 K=1 H=136 F=264 act=silu --config cluster=1", "empty:0.5");
+    EACH(rows, op) right("sm_90a", op, "E=8 K=1 H=136 F=264 act=silu", "empty:0.5");
     right("sm_90a", "dx", "E=3 K=2 H=328 F=72 --config cluster=1~late=0~pp=1~bn=128", "uniform");
 }
 T_CASE(sums_over_ragged_rows_on_hopper) {
     const char *op;
     fresh();
-    EACH(sums, op) right("sm_90a", op, "E=7 K=3 H=264 F=136 wgrad=same --config cluster=1~split=0~late=1", "zipf:1");
+    EACH(sums, op) right("sm_90a", op, "E=7 K=3 H=264 F=136 wgrad=same --config split=0~late=1", "zipf:1");
     right("sm_90a", "dw1", "E=40 K=3 H=72 F=72 wgrad=same --config cluster=1~split=0~late=1", "empty:0.3");
     setenv("SIM_COPIES", "early", 1);
     setenv("SIM_WARPS", "backwards", 1);
-    right("sm_90a", "dw2", "E=3 K=2 H=136 F=136 wgrad=same --config cluster=1~split=0~late=0", "uniform");
+    right("sm_90a", "dw2", "E=3 K=2 H=136 F=136 wgrad=same --config split=0~late=0", "uniform");
     right("sm_90a", "dw1", "E=3 K=2 H=136 F=72 --config cluster=1~split=0", "uniform");
     right("sm_90a", "linear_dw", "H=136 F=200 wgrad=same --config cluster=1~split=0~late=1", "uniform");
 }
@@ -109,12 +109,13 @@ T_CASE(sums_in_pieces_on_hopper) {
     fresh();
     tokens = 4000;
     right("sm_90a", "dw1", "E=3 K=1 H=72 F=40 wgrad=same --variant 0 --config cluster=1~late=0~split=1", "zipf:1");
-    right("sm_90a", "linear_dw", "H=136 F=72 --variant 0 --config cluster=1~split=1", "uniform");
+    right("sm_90a", "linear_dw", "H=136 F=72 --variant 0 --config split=1", "uniform");
 }
 T_CASE(every_op_and_the_layer) {
     fresh();
     right("sm_80", NULL, "E=5 K=2 H=72 F=40 bias=1 shared=24 capacity=1.25 heads=4 kv=2 dim=24 V=100", "zipf:1");
     right("sm_80", "layer", "E=6 K=2 H=40 F=24 dtype=f32 router=sigmoid_bias groups=3/2", "uniform");
+    right("sm_90a", NULL, "E=5 K=2 H=72 F=40 bias=1 shared=24 capacity=1.25 wgrad=same heads=4 kv=2 dim=64 V=100", "zipf:1");
 }
 
 /* ---- planted faults ---- */

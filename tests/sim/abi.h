@@ -5,12 +5,13 @@
 #ifndef SIM_ABI_H
 #define SIM_ABI_H
 
-enum { SIM_WARP = 32, SIM_WORDS = 8, SIM_MOST_THREADS = 1024 };
+enum { SIM_WARP = 32, SIM_WORDS = 8, SIM_MOST_THREADS = 1024, SIM_MOST_CLUSTER = 2 };
 typedef unsigned sim_words[SIM_WORDS];
 
 struct sim_host {
     int thread;                 /* that runs, in its block */
     long block, blocks;
+    int rank;                   /* of the block in its cluster */
     char *shared;               /* dynamic shared memory of the block; addresses in it are offsets */
     /* All threads of the block that have not ended; all lanes of a warp, and what each brought. */
     void (*barrier)(void);
@@ -27,13 +28,14 @@ struct sim_host {
     /* mbarriers: `bytes` more are to come; wait until the phase of this parity is complete */
     void (*bar_init)(unsigned bar, unsigned arrivals);
     void (*bar_arrive)(unsigned bar);
+    void (*bar_arrive_in)(unsigned bar, unsigned rank); /* in a block of the cluster */
     void (*bar_expect)(unsigned bar, unsigned bytes);
     void (*bar_wait)(unsigned bar, unsigned parity);
     /* cp.async.mbarrier.arrive.noinc: an arrival once this thread's copies so far are there */
     void (*bar_arrive_after_copies)(unsigned bar);
-    /* The copy engine: a box, 64 wide, of a tensor of up to four dimensions, contiguous bytes; both
-     * count at `bar`. */
-    void (*box)(unsigned to, const void *map, unsigned bar, int c0, int c1, int c2, int c3);
+    /* The copy engine: a box, 64 wide, of a tensor of up to four dimensions (into every block of the cluster when
+     * `all`), contiguous bytes; both count at `bar`. */
+    void (*box)(unsigned to, const void *map, unsigned bar, int c0, int c1, int c2, int c3, int all);
     void (*bulk)(unsigned to, const void *from, unsigned bytes, unsigned bar);
     /* A box on its way out; this thread's boxes since the last group; all but so many groups have been read */
     void (*box_out)(unsigned from, const void *map, int c0, int c1, int c2, int c3);
@@ -47,6 +49,8 @@ struct sim_host {
     void (*store_matrices)(unsigned address, const unsigned v[4], int transposed);
     /* bar.sync, bar.arrive and barrier.red.or of `threads` threads: do any of them say yes? */
     unsigned (*meet_some)(int id, int threads, int stay, unsigned yes);
+    void (*cluster_arrive)(void);
+    void (*cluster_wait)(void);
     void (*missing)(const char *name); /* an instruction that this machine does not know */
 };
 

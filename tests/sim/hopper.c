@@ -10,7 +10,7 @@
 
 #include "machine.h"
 
-enum { MOST_BOXES = 1024, MOST_PRODUCTS = 64, MOST_NAMED = 16, MOST_OUT = 8 };
+enum { MOST_BOXES = 4096, MOST_PRODUCTS = 64, MOST_NAMED = 16, MOST_OUT = 8 };
 
 /* ---- mbarriers ---- */
 
@@ -35,6 +35,13 @@ static void bar_arrive(unsigned bar) {
     turn(b);
     sim_progress();
 }
+static void bar_arrive_in(unsigned bar, unsigned rank) {
+    char *own = sim_machine.shared;
+    if ((int)rank >= sim_cluster) sim_report("a barrier of no block of the cluster", rank);
+    sim_machine.shared = sim_shared[rank];
+    bar_arrive(bar);
+    sim_machine.shared = own;
+}
 static void bar_expect(unsigned bar, unsigned bytes) {
     bar_at(bar)->state += (int)bytes * 2;
     bar_arrive(bar);
@@ -50,6 +57,7 @@ static void bar_wait(unsigned bar, unsigned parity) {
 
 /* On its way in: a box, plain bytes, or (map and from NULL) a thread's copies with the arrival behind them. */
 typedef struct box {
+    int rank; /* of the block that gets it */
     unsigned to, bar, bytes;
     const void *from;
     const struct sim_map *map;
@@ -92,7 +100,7 @@ static void copy_box(const struct sim_map *m, unsigned shared, const long first[
             else if (!out) memset(here, 0, 16);
         }
 }
-static void perform(const box *b) {
+static void perform_here(const box *b) {
     mbarrier *bar = bar_at(b->bar);
     if (b->map) copy_box(b->map, b->to, b->at, false);
     else if (b->from) memcpy(sim_machine.shared + b->to, b->from, b->bytes);
@@ -102,9 +110,16 @@ static void perform(const box *b) {
         return;
     }
     bar->state -= (int)b->bytes * 2;
-    if (bar->state < 0) sim_report("more bytes than expected", b->bar);
+    /* In a cluster bytes may come before they are expected, but not after all that do expect. */
+    if (bar->state < 0 && !bar->pending) sim_report("more bytes than expected", b->bar);
     turn(bar);
     sim_progress();
+}
+static void perform(const box *b) {
+    char *own = sim_machine.shared;
+    sim_machine.shared = sim_shared[b->rank];
+    perform_here(b);
+    sim_machine.shared = own;
 }
 static void start(const box *b) {
     if (b->to + b->bytes > sim_shared_bytes) sim_report("a copy outside of shared memory", b->to);
@@ -115,19 +130,22 @@ static void start(const box *b) {
 static void check_box(unsigned shared, const struct sim_map *m) {
     if (shared % 1024 || m->box[0] != 64) sim_report("a swizzled box begins on 1024 bytes, 64 columns wide", shared);
 }
-static void copy_start(unsigned to, const void *map, unsigned bar, int c0, int c1, int c2, int c3) {
+static void copy_start(unsigned to, const void *map, unsigned bar, int c0, int c1, int c2, int c3, int all) {
     const struct sim_map *m = map;
     check_box(to, m);
-    start(&(box){.to = to, .bar = bar, .bytes = rows_of(m) * 128, .map = m, .at = {c0, c1, c2, c3}});
+    box b = {.rank = sim_machine.rank, .to = to, .bar = bar, .bytes = rows_of(m) * 128, .map = m,
+             .at = {c0, c1, c2, c3}};
+    if (!all) start(&b);
+    for (b.rank = 0; all && b.rank < sim_cluster; b.rank++) start(&b);
 }
 static void bar_arrive_after_copies(unsigned bar) {
-    box b = {.bar = bar};
+    box b = {.rank = sim_machine.rank, .bar = bar};
     b.count = sim_take_copies(b.copies);
     start(&b);
 }
 static void bulk(unsigned to, const void *from, unsigned bytes, unsigned bar) {
     if (to % 16 || bytes % 16 || (size_t)from % 16 || !fake_holds(from, bytes)) sim_report("bulk copy", to);
-    start(&(box){.to = to, .bar = bar, .bytes = bytes, .from = from});
+    start(&(box){.rank = sim_machine.rank, .to = to, .bar = bar, .bytes = bytes, .from = from});
 }
 
 /* The oldest; arrivals behind copies come in crowds. */
@@ -143,10 +161,10 @@ bool sim_deliver(void) {
 
 /* On the way out: a box leaves when its thread waits until it has been read, as late as it may. */
 static struct { struct { unsigned from; const struct sim_map *map; long at[4]; int group; } list[MOST_OUT]; int count, open; }
-    leaving[SIM_MOST_THREADS];
+    leaving[SIM_MOST_CLUSTER * SIM_MOST_THREADS];
 
 static void box_wait(int groups) {
-    int t = sim_machine.thread, done = 0;
+    int t = sim_slot(), done = 0;
     while (done < leaving[t].count && leaving[t].list[done].group < leaving[t].open - groups) {
         copy_box(leaving[t].list[done].map, leaving[t].list[done].from, leaving[t].list[done].at, true);
         done++;
@@ -155,14 +173,14 @@ static void box_wait(int groups) {
     memmove(leaving[t].list, leaving[t].list + done, (size_t)leaving[t].count * sizeof *leaving[t].list);
 }
 static void box_out(unsigned from, const void *map, int c0, int c1, int c2, int c3) {
-    int t = sim_machine.thread, n = leaving[t].count++;
+    int t = sim_slot(), n = leaving[t].count++;
     check_box(from, map);
     if (n == MOST_OUT) sim_report("too many boxes on their way out", MOST_OUT);
     leaving[t].list[n].from = from, leaving[t].list[n].map = map, leaving[t].list[n].group = leaving[t].open;
     memcpy(leaving[t].list[n].at, (const long[4]){c0, c1, c2, c3}, sizeof leaving[t].list[n].at);
 }
 static void box_commit(void) {
-    leaving[sim_machine.thread].open++;
+    leaving[sim_slot()].open++;
     if (sim_early) box_wait(0);
 }
 
@@ -175,7 +193,7 @@ typedef struct product {
     unsigned keep;
     int sums, a_columns, b_columns, from_registers, group;
 } product;
-static struct { product *list; int count, open; } queues[SIM_MOST_THREADS];
+static struct { product *list; int count, open; } queues[SIM_MOST_CLUSTER * SIM_MOST_THREADS];
 
 static float bf16_at(unsigned address) {
     unsigned short half;
@@ -220,7 +238,7 @@ static void multiply(const product *p) {
 static void mma(float *d, int sums, unsigned long a, const unsigned *registers, unsigned long b, unsigned keep,
                 int a_columns, int b_columns) {
     const unsigned none[4] = {0};
-    int thread = sim_machine.thread;
+    int thread = sim_slot();
     if (!queues[thread].list) queues[thread].list = malloc(MOST_PRODUCTS * sizeof(product));
     if (queues[thread].count == MOST_PRODUCTS) sim_report("too many products in flight", MOST_PRODUCTS);
     product p = {.d = d, .a = a, .b = b, .keep = keep, .sums = sums, .a_columns = a_columns, .b_columns = b_columns,
@@ -229,9 +247,9 @@ static void mma(float *d, int sums, unsigned long a, const unsigned *registers, 
     for (int l = 0; l < SIM_WARP; l++) memcpy(p.registers[l], all[l], sizeof p.registers[l]);
     queues[thread].list[queues[thread].count++] = p;
 }
-static void mma_commit(void) { queues[sim_machine.thread].open++; }
+static void mma_commit(void) { queues[sim_slot()].open++; }
 static void mma_wait(int groups) {
-    int thread = sim_machine.thread, done = 0;
+    int thread = sim_slot(), done = 0;
     product *list = queues[thread].list;
     while (done < queues[thread].count && list[done].group < queues[thread].open - groups) multiply(&list[done++]);
     queues[thread].count -= done;
@@ -254,9 +272,11 @@ static void store_matrices(unsigned address, const unsigned v[4], int transposed
 
 /* ---- barriers of some threads ---- */
 
-static struct { int there, opened; unsigned any[2]; } named[MOST_NAMED];
+typedef struct named_barrier { int there, opened; unsigned any[2]; } named_barrier;
+static named_barrier all_named[SIM_MOST_CLUSTER][MOST_NAMED];
 
 static unsigned meet_some(int id, int threads, int stay, unsigned yes) {
+    named_barrier *named = all_named[sim_machine.rank];
     int this_one = named[id].opened;
     if (id < 1 || id >= MOST_NAMED) sim_report("a barrier that is not there", (unsigned long)id);
     named[id].any[this_one % 2] |= yes;
@@ -269,13 +289,25 @@ static unsigned meet_some(int id, int threads, int stay, unsigned yes) {
     return named[id].any[this_one % 2];
 }
 
+/* All threads of a cluster; nobody ends before the last one of these. */
+static int cluster_there, clusters_met, met_before[SIM_MOST_CLUSTER * SIM_MOST_THREADS];
+static void cluster_arrive(void) {
+    met_before[sim_slot()] = clusters_met;
+    sim_progress();
+    if (++cluster_there == sim_cluster * sim_threads) cluster_there = 0, clusters_met++;
+}
+static void cluster_wait(void) {
+    while (clusters_met == met_before[sim_slot()]) sim_leave();
+}
+
 static void missing(const char *name) {
     fprintf(stderr, "simulated GPU: no %s\n", name);
     sim_report("an instruction that is not known here", 0);
 }
 
-void sim_hopper_begin(void) { /* of a block */
-    sim_machine.bar_init = bar_init, sim_machine.bar_arrive = bar_arrive;
+void sim_hopper_begin(void) { /* of a cluster */
+    sim_machine.bar_init = bar_init, sim_machine.bar_arrive = bar_arrive, sim_machine.bar_arrive_in = bar_arrive_in;
+    sim_machine.cluster_arrive = cluster_arrive, sim_machine.cluster_wait = cluster_wait;
     sim_machine.bar_expect = bar_expect, sim_machine.bar_wait = bar_wait;
     sim_machine.bar_arrive_after_copies = bar_arrive_after_copies;
     sim_machine.box = copy_start, sim_machine.bulk = bulk;
@@ -283,6 +315,7 @@ void sim_hopper_begin(void) { /* of a block */
     sim_machine.mma = mma, sim_machine.mma_commit = mma_commit, sim_machine.mma_wait = mma_wait;
     sim_machine.store_matrices = store_matrices, sim_machine.meet_some = meet_some, sim_machine.missing = missing;
     boxes_waiting = 0;
-    memset(named, 0, sizeof named);
-    for (int t = 0; t < SIM_MOST_THREADS; t++) queues[t].count = queues[t].open = leaving[t].count = leaving[t].open = 0;
+    memset(all_named, 0, sizeof all_named);
+    cluster_there = clusters_met = 0;
+    for (int t = 0; t < SIM_MOST_CLUSTER * SIM_MOST_THREADS; t++) queues[t].count = queues[t].open = leaving[t].count = leaving[t].open = 0;
 }

@@ -32,19 +32,27 @@ typedef struct warp {
     int there, passed;
 } warp;
 
-static fibre fibres[SIM_MOST_THREADS];
-static warp warps[SIM_MOST_THREADS / SIM_WARP];
-static jmp_buf outside;         /* run_block */
-static int alive, waiting, barriers, threads_in_block;
+/* A block of the cluster that runs. */
+typedef struct block {
+    warp warps[SIM_MOST_THREADS / SIM_WARP];
+    int alive, waiting, barriers;
+} block;
+
+static fibre fibres[SIM_MOST_CLUSTER * SIM_MOST_THREADS];
+static block blocks[SIM_MOST_CLUSTER];
+static jmp_buf outside;         /* run_cluster */
+int sim_threads;
 static long arrivals;           /* of threads: at barriers, at operations of their warp, at their end */
 static bool failed;
 bool sim_early;
 static void (*kernel)(void **);
 static void **kernel_params;
 unsigned sim_shared_bytes;
+int sim_cluster;
+char *sim_shared[SIM_MOST_CLUSTER];
 
 void sim_leave(void) {
-    if (!_setjmp(fibres[sim_machine.thread].place)) _longjmp(outside, 1);
+    if (!_setjmp(fibres[sim_slot()].place)) _longjmp(outside, 1);
 }
 
 /* Lets the thread run until it leaves. */
@@ -66,21 +74,22 @@ void sim_progress(void) { arrivals++; }
 
 /* ---- where threads meet ---- */
 
-static void open_barrier(void) {
-    waiting = 0;
-    barriers++;
+static void open_barrier(block *b) {
+    b->waiting = 0;
+    b->barriers++;
 }
 
 static void barrier(void) {
-    int this_one = barriers;
+    block *b = &blocks[sim_machine.rank];
+    int this_one = b->barriers;
     arrivals++;
-    if (++waiting == alive) open_barrier();
-    while (barriers == this_one) sim_leave();
+    if (++b->waiting == b->alive) open_barrier(b);
+    while (b->barriers == this_one) sim_leave();
 }
 
 static const sim_words *meet(const unsigned *mine, int count) {
-    fibre *f = &fibres[sim_machine.thread];
-    warp *w = &warps[sim_machine.thread / SIM_WARP];
+    fibre *f = &fibres[sim_slot()];
+    warp *w = &blocks[sim_machine.rank].warps[sim_machine.thread / SIM_WARP];
     int turn = f->met++;
     arrivals++;
     memcpy(w->brought[turn % 2][sim_machine.thread % SIM_WARP], mine, (size_t)count * sizeof *mine);
@@ -97,7 +106,7 @@ static void perform(const copy *c) {
 }
 
 static void start_copy(unsigned to, const void *from, int bytes) {
-    fibre *f = &fibres[sim_machine.thread];
+    fibre *f = &fibres[sim_slot()];
     group *open = &f->groups[(f->first + f->closed) % MOST_GROUPS];
     copy c = {to, from, bytes};
     if (to % 16 || to + 16 > sim_shared_bytes) sim_report("cp.async outside of shared memory", to);
@@ -109,7 +118,7 @@ static void start_copy(unsigned to, const void *from, int bytes) {
 }
 
 int sim_take_copies(sim_taken taken[SIM_MOST_TAKEN]) {
-    fibre *f = &fibres[sim_machine.thread];
+    fibre *f = &fibres[sim_slot()];
     group *open = &f->groups[(f->first + f->closed) % MOST_GROUPS];
     int count = open->count;
     if (count > SIM_MOST_TAKEN) sim_report("too many copies before an arrival", (unsigned long)count);
@@ -122,13 +131,13 @@ void sim_perform_copies(const sim_taken *taken, int count) {
 }
 
 static void commit(void) {
-    fibre *f = &fibres[sim_machine.thread];
+    fibre *f = &fibres[sim_slot()];
     if (++f->closed == MOST_GROUPS) sim_report("too many groups of copies", MOST_GROUPS);
     f->groups[(f->first + f->closed) % MOST_GROUPS].count = 0;
 }
 
 static void wait(int groups) {
-    fibre *f = &fibres[sim_machine.thread];
+    fibre *f = &fibres[sim_slot()];
     for (; f->closed > groups; f->closed--, f->first = (f->first + 1) % MOST_GROUPS)
         for (int i = 0; i < f->groups[f->first].count; i++) perform(&f->groups[f->first].copies[i]);
 }
@@ -140,9 +149,10 @@ struct sim_host sim_machine = {.barrier = barrier, .meet = meet, .copy = start_c
 
 static void thread_main(void) {
     kernel(kernel_params);
-    fibres[sim_machine.thread].ended = true;
+    block *b = &blocks[sim_machine.rank];
+    fibres[sim_slot()].ended = true;
     arrivals++;
-    if (--alive && waiting == alive) open_barrier();
+    if (--b->alive && b->waiting == b->alive) open_barrier(b);
     for (;;) sim_leave();
 }
 
@@ -163,41 +173,67 @@ static bool run_warp(int number) {
         before = arrivals;
         for (int lane = 0; lane < SIM_WARP && !failed; lane++) {
             sim_machine.thread = number * SIM_WARP + lane;
-            if (!fibres[sim_machine.thread].ended) enter(&fibres[sim_machine.thread]);
+            if (!fibres[sim_slot()].ended) enter(&fibres[sim_slot()]);
         }
     } while (!failed && arrivals != before);
     return arrivals != begin;
 }
 
-static void run_block(bool backwards) {
-    int count = threads_in_block / SIM_WARP;
-    while (alive && !failed) {
+/* The running block becomes the one of this rank. */
+static void go_to(int rank) {
+    sim_machine.block += rank - sim_machine.rank;
+    sim_machine.rank = rank;
+    sim_machine.shared = sim_shared[rank];
+}
+
+static bool some_alive(void) {
+    int alive = 0;
+    for (int r = 0; r < sim_cluster; r++) alive += blocks[r].alive;
+    return alive > 0;
+}
+
+static void run_cluster(bool backwards) {
+    int count = sim_threads / SIM_WARP;
+    while (some_alive() && !failed) {
         bool moved = false;
-        for (int i = 0; i < count; i++) moved |= run_warp(backwards ? count - 1 - i : i);
-        if (moved || failed || !alive || sim_deliver()) continue;
+        for (int r = 0; r < sim_cluster && !failed; r++) {
+            go_to(backwards ? sim_cluster - 1 - r : r);
+            for (int i = 0; i < count; i++) moved |= run_warp(backwards ? count - 1 - i : i);
+        }
+        if (moved || failed || !some_alive() || sim_deliver()) continue;
         fprintf(stderr, "simulated GPU: threads of block %ld wait for each other\n", sim_machine.block);
         failed = true;
     }
 }
 
-bool sim_run(void (*entry)(void **), void **params, long blocks, int threads, unsigned shared_bytes) {
+static void begin_cluster(void) {
+    for (int r = 0; r < sim_cluster; r++) {
+        memset(sim_shared[r], 0xff, sim_shared_bytes); /* NaN, -1 */
+        memset(&blocks[r], 0, sizeof blocks[r]);
+        blocks[r].alive = sim_threads;
+        for (int t = 0; t < sim_threads; t++) begin_thread(&fibres[r * SIM_MOST_THREADS + t]);
+    }
+    sim_hopper_begin();
+    sim_machine.rank = 0;
+}
+
+bool sim_run(void (*entry)(void **), void **params, long grid, int cluster, int threads, unsigned shared_bytes) {
     const char *copies = getenv("SIM_COPIES"), *order = getenv("SIM_WARPS");
     sim_early = copies && !strcmp(copies, "early");
     kernel = entry, kernel_params = params;
-    sim_machine.blocks = blocks;
-    threads_in_block = threads;
+    sim_machine.blocks = grid;
+    sim_threads = threads, sim_cluster = cluster;
     sim_shared_bytes = shared_bytes;
-    sim_machine.shared = aligned_alloc(128, shared_bytes / 128 * 128 + 128);
-    failed = !sim_machine.shared || threads > SIM_MOST_THREADS;
-    for (sim_machine.block = 0; sim_machine.block < blocks && !failed; sim_machine.block++) {
-        memset(sim_machine.shared, 0xff, shared_bytes); /* NaN, -1 */
-        memset(warps, 0, sizeof warps);
-        sim_hopper_begin();
-        alive = threads;
-        waiting = barriers = 0;
-        for (int t = 0; t < threads; t++) begin_thread(&fibres[t]);
-        run_block(order && !strcmp(order, "backwards"));
+    failed = threads > SIM_MOST_THREADS || cluster > SIM_MOST_CLUSTER || grid % cluster;
+    for (int r = 0; r < cluster && !failed; r++) {
+        sim_shared[r] = aligned_alloc(1024, shared_bytes / 1024 * 1024 + 1024);
+        failed = !sim_shared[r];
     }
-    free(sim_machine.shared);
+    for (long first = 0; first < grid && !failed; first += cluster) {
+        begin_cluster();
+        sim_machine.block = first;
+        run_cluster(order && !strcmp(order, "backwards"));
+    }
+    for (int r = 0; r < cluster && r < SIM_MOST_CLUSTER; r++) free(sim_shared[r]), sim_shared[r] = NULL;
     return !failed;
 }

@@ -9,14 +9,19 @@
 
 extern struct sim_host sim_machine;
 
-/* Runs a grid: entry(params) once for each thread. False when a check failed: see sim_report. */
-bool sim_run(void (*entry)(void **), void **params, long blocks, int threads, unsigned shared_bytes);
+/* Runs a grid of clusters: entry(params) once for each thread. False when a check failed: see sim_report. */
+bool sim_run(void (*entry)(void **), void **params, long blocks, int cluster, int threads, unsigned shared_bytes);
 
 /* Ends the launch from inside a kernel, with words about what is wrong on standard error. */
 _Noreturn void sim_report(const char *what, unsigned long where);
 
-/* Bytes of the block's dynamic shared memory. */
+/* Bytes of a block's dynamic shared memory; the blocks of the cluster that runs, and their memories. */
 extern unsigned sim_shared_bytes;
+extern int sim_cluster, sim_threads; /* sim_threads: of a block */
+extern char *sim_shared[SIM_MOST_CLUSTER];
+
+/* The running thread among all of its cluster. */
+static inline int sim_slot(void) { return sim_machine.rank * SIM_MOST_THREADS + sim_machine.thread; }
 
 /* The driver's memory: does one allocation hold all of these bytes? (tests/fake/cuda.c) */
 bool fake_holds(const void *p, size_t bytes);
@@ -27,7 +32,7 @@ void sim_progress(void);
 /* SIM_COPIES=early: copies happen at once. */
 extern bool sim_early;
 
-/* hopper.c: before a block; the oldest copy in flight happens, if there is one */
+/* hopper.c: before a cluster; the oldest copy in flight happens, if there is one */
 void sim_hopper_begin(void);
 bool sim_deliver(void);
 

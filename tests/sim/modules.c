@@ -7,7 +7,14 @@
 
 #include "machine.h"
 
-typedef struct launch_config { unsigned grid[3], block[3], shared_bytes; } launch_config;
+enum { LAUNCH_CLUSTER = 4 };
+typedef struct launch_attribute { int id, pad; unsigned value[16]; } launch_attribute;
+typedef struct launch_config {
+    unsigned grid[3], block[3], shared_bytes;
+    void *stream;
+    const launch_attribute *attributes;
+    unsigned attribute_count;
+} launch_config;
 
 int cuModuleLoadData(void **module, const void *image);
 int cuModuleUnload(void *module);
@@ -42,5 +49,8 @@ int cuLaunchKernelEx(const launch_config *config, void *function, void **params,
     void (*entry)(void **);
     memcpy(&entry, &function, sizeof entry);
     (void)extra;
-    return sim_run(entry, params, config->grid[0], (int)config->block[0], config->shared_bytes) ? 0 : 700;
+    int cluster = 1;
+    for (unsigned i = 0; i < config->attribute_count; i++)
+        if (config->attributes[i].id == LAUNCH_CLUSTER) cluster = (int)config->attributes[i].value[0];
+    return sim_run(entry, params, config->grid[0], cluster, (int)config->block[0], config->shared_bytes) ? 0 : 700;
 }
