@@ -59,6 +59,12 @@ T_CASE(dense_gemms) {
     fresh();
     EACH(dense, op) right("sm_80", op, "H=136 F=200", "uniform");
 }
+/* With more experts than a few a warp brings the logits of its tokens into shared memory. */
+T_CASE(route_with_tiles_of_logits) {
+    fresh();
+    right("sm_80", "route", "E=64 K=3 H=32 F=24", "zipf:1");
+    right("sm_80", "route", "E=66 K=2 H=32 F=24 router=sigmoid_bias capacity=1.25", "uniform");
+}
 /* With programmatic launch, larger steps and dh's inputs of Hopper's fallback. */
 T_CASE(the_fallback_of_sm_90a) {
     fresh();

@@ -126,6 +126,22 @@ static int has(const char *from, const char *words, const char *end) {
     return hit && hit < end;
 }
 
+/* A statement that only tells the compiler or waits for copies that are there already? */
+static int is_idle(const char *line) {
+    static const char *const idle[] = {"asm volatile(\"\" ", "asm volatile(\"setmaxnreg", "asm volatile(\"cp.async.wait_all;\""};
+    line += strspn(line, " ");
+    for (size_t i = 0; i < sizeof idle / sizeof *idle; i++)
+        if (!strncmp(line, idle[i], strlen(idle[i]))) return 1;
+    return 0;
+}
+
+/* Has the function at `line` an instruction that must become something else? */
+static int must_change(const char *line, const char *end) {
+    for (const char *at = line; at < end; at += strcspn(at, "\n") + 1)
+        if (!is_idle(at) && has(at, "asm", at + strcspn(at, "\n"))) return 1;
+    return 0;
+}
+
 /* What the body of the function at `line` becomes, if it holds an instruction; else NULL. */
 static const char *body_of(const char *line, const char *name, size_t length) {
     const char *end = end_of(line);
@@ -133,13 +149,7 @@ static const char *body_of(const char *line, const char *name, size_t length) {
         if (strlen(instructions[i].name) == length && !strncmp(instructions[i].name, name, length) &&
             has(line, "asm", end) && has(line, instructions[i].with, end))
             return instructions[i].body;
-    return has(line, "asm", end) ? "sim->missing(__func__); __builtin_unreachable();" : NULL;
-}
-
-/* A statement that only tells the compiler or waits for copies that are there already? */
-static int is_idle(const char *line) {
-    line += strspn(line, " ");
-    return !strncmp(line, "asm volatile(\"\" ", 17) || !strncmp(line, "asm volatile(\"setmaxnreg", 24) || !strncmp(line, "asm volatile(\"cp.async.wait_all;\"", 33);
+    return must_change(line, end) ? "sim->missing(__func__); __builtin_unreachable();" : NULL;
 }
 
 /* Writes the function at `line` with another body. */

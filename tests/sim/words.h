@@ -19,6 +19,7 @@ extern "C" { struct sim_host *sim; }
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 struct alignas(8) float2 { float x, y; };
 struct sim_index { unsigned x; };
 #define threadIdx (sim_index{(unsigned)sim->thread})
