@@ -28,8 +28,12 @@ return {
               local most = r.config.waves == 2 and (r.config.mi == 16 and 32 or 64) or 128 -- beside the operands
               return r.config.bm * r.config.bn / threads <= most
           end },
-        { why = "an expert's W1 has 4 GiB or more, further than a buffer resource reaches",
-          ok = function(r) return r.op.name ~= "up" or r.spec.U * r.spec.H * 2 < 0xfffffff0 end },
+        { why = "an expert's weights have 4 GiB or more, further than a buffer resource reaches",
+          ok = function(r)
+              local s = shapes[r.op.name]
+              local columns = r.op.name == "up" and r.spec.U or r.spec[s.n]
+              return columns * r.spec[s.k] * 2 < 0xfffffff0
+          end },
         { why = "a wave has no even number of products for gate and up",
           ok = function(r) return not paired(r) or r.config.bn // 2 // r.config.mi % 2 == 0 end },
         { why = "a wave's part of the tile is smaller than one instruction",
