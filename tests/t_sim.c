@@ -100,6 +100,16 @@ T_CASE(row_gemms_on_hopper) {
     EACH(rows, op) right("sm_90a", op, "E=8 K=1 H=136 F=264 act=silu", "empty:0.5");
     right("sm_90a", "dx", "E=3 K=2 H=328 F=72 --config cluster=1~late=0~pp=1~bn=128", "uniform");
 }
+/* A cluster with two column tiles of the same rows; A comes to both at once where no rows are gathered. */
+T_CASE(column_tiles_beside_each_other) {
+    fresh();
+    right("sm_90a", "up", "E=3 K=2 H=264 F=136 --config beside=1", "uniform");
+    right("sm_90a", "down", "E=3 K=2 H=264 F=136 --config beside=1", "zipf:1");
+    right("sm_90a", "dx", "E=3 K=2 H=264 F=136 --config beside=1", "uniform");
+    remove_dir(); /* the cache does not know what is planted */
+    setenv("SIM_PLANT", "t.row + rank * (BM / 2)=>t.row", 1);
+    T_OK(verify("sm_90a", "down", "E=3 K=2 H=264 F=136 --config beside=1", "uniform") != 0);
+}
 T_CASE(sums_over_ragged_rows_on_hopper) {
     const char *op;
     fresh();
@@ -111,10 +121,16 @@ T_CASE(sums_over_ragged_rows_on_hopper) {
     right("sm_90a", "dw1", "E=3 K=2 H=136 F=72 --config cluster=1~split=0", "uniform");
     right("sm_90a", "linear_dw", "H=136 F=200 wgrad=same --config cluster=1~split=0~late=1", "uniform");
 }
+#define PIECES "E=5 K=1 H=72 F=40 wgrad=same --variant 0 --config cluster=1~late=0~split=1"
 T_CASE(sums_in_pieces_on_hopper) {
     fresh();
+    tokens = 9000; /* with fewer no tile of this GPU's few SMs is worth cutting */
+    right("sm_90a", "dw1", PIECES, "zipf:1");
+    remove_dir(); /* the cache does not know what is planted */
+    setenv("SIM_PLANT", "v[4 * j] += part.x;=>v[4 * j] += 2 * part.x;", 1);
+    T_EQ(verify("sm_90a", "dw1", PIECES, "zipf:1"), 3);
+    unsetenv("SIM_PLANT"), remove_dir();
     tokens = 4000;
-    right("sm_90a", "dw1", "E=3 K=1 H=72 F=40 wgrad=same --variant 0 --config cluster=1~late=0~split=1", "zipf:1");
     right("sm_90a", "linear_dw", "H=136 F=72 --variant 0 --config split=1", "uniform");
 }
 T_CASE(every_op_and_the_layer) {

@@ -3,7 +3,10 @@
  *
  * Asynchronous work happens as late as it may: a product when its thread waits for its group, a copy when no
  * thread can go on without it, or at once with SIM_COPIES=early. A kernel that reads too early finds other
- * numbers; one that lets go of a stage too early does so with early copies. */
+ * numbers; one that lets go of a stage too early does so with early copies.
+ *
+ * Not here: fences between proxies and of barriers' birth, setmaxnreg, waits for the kernel before. Who leaves
+ * one out is not found. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -277,8 +280,8 @@ static named_barrier all_named[SIM_MOST_CLUSTER][MOST_NAMED];
 
 static unsigned meet_some(int id, int threads, int stay, unsigned yes) {
     named_barrier *named = all_named[sim_machine.rank];
-    int this_one = named[id].opened;
     if (id < 1 || id >= MOST_NAMED) sim_report("a barrier that is not there", (unsigned long)id);
+    int this_one = named[id].opened;
     named[id].any[this_one % 2] |= yes;
     sim_progress();
     if (++named[id].there == threads) {

@@ -1,4 +1,4 @@
-/* NVRTC for this CPU: emitted CUDA of the generic target becomes a library that the machine of this folder runs.
+/* NVRTC for this CPU: emitted CUDA becomes a library that the machine of this folder runs.
  *
  * The text stays as it is, but for functions that hold instructions: their bodies are replaced by what
  * those do. One with an instruction that is not in the table ends the launch when it is called. SIM_PLANT=OLD=>NEW changes the

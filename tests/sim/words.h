@@ -1,4 +1,4 @@
-/* words: the CUDA that emitted kernels of the generic target use, for the host's C++ compiler. */
+/* words: the CUDA that emitted kernels use, for the host's C++ compiler. */
 #include <math.h>
 #include <string.h>
 
