@@ -140,6 +140,7 @@ static moec_status time_passes(passes *p, double *forward_ms, double *backward_m
     MOEC_TRY(time_alone(p, false, forward_ms));
     MOEC_TRY(time_alone(p, true, backward_ms));
     *backward_ms -= *forward_ms;
+    if (*backward_ms <= 0) return time_in_turn(p, forward_ms, backward_ms); /* too short for a difference */
     return MOEC_OK;
 }
 

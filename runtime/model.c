@@ -35,7 +35,10 @@ static moec_status walk(const moec_kernel *k, const char *dir, double rate, doub
     moec_error ignored = {0};
     snprintf(path, sizeof path, "%s/k.s", dir);
     moec_status rc = moec_hip_assembly(k->target, dir, "k.hip", "k.s", &ignored);
-    if (rc) return rc == MOEC_E_UNSUPPORTED ? MOEC_OK : moec_fail(err, rc, "%s", ignored.text);
+    if (rc) {
+        unlink(path);
+        return rc == MOEC_E_UNSUPPORTED ? MOEC_OK : moec_fail(err, rc, "%s", ignored.text);
+    }
     rc = moec_file_read(path, &text, &bytes, err);
     if (!rc && moec_walk_loop(text, rate, &w)) *share = w.busy / w.clocks;
     free(text);
