@@ -30,6 +30,19 @@ static void right(const char *target, const char *op, const char *spec, const ch
     else T_HAS(output, " 0 wrong, 0 ops skipped");
 }
 
+/* The text with `plant` in it (OLD=>NEW) fails, with `sees` among what is said; NULL: wrong, or refused by the
+ * simulated GPU. The cache does not know what is planted: it is empty before and after. */
+static void plant_seen(const char *target, const char *op, const char *spec, const char *plant, const char *sees) {
+    remove_dir();
+    setenv("SIM_PLANT", plant, 1);
+    int code = verify(target, op, spec, "uniform");
+    if (!code) T_FAIL("nobody saw %s in %s", plant, op);
+    if (sees ? !strstr(output, sees) : !strstr(output, "WRONG") && !strstr(output, "simulated GPU: "))
+        T_FAIL("%s in %s: no \"%s\"\n%s", plant, op, sees ? sees : "WRONG", output);
+    unsetenv("SIM_PLANT");
+    remove_dir();
+}
+
 static const char *const rows[] = {"up", "down", "dh", "dx"}, *const sums[] = {"dw1", "dw2"},
                   *const attention[] = {"attention", "attention_bwd"},
                   *const dense[] = {"linear", "linear_dx", "linear_dw"};
@@ -106,9 +119,7 @@ T_CASE(column_tiles_beside_each_other) {
     right("sm_90a", "up", "E=3 K=2 H=264 F=136 --config beside=1", "uniform");
     right("sm_90a", "down", "E=3 K=2 H=264 F=136 --config beside=1", "zipf:1");
     right("sm_90a", "dx", "E=3 K=2 H=264 F=136 --config beside=1", "uniform");
-    remove_dir(); /* the cache does not know what is planted */
-    setenv("SIM_PLANT", "t.row + rank * (BM / 2)=>t.row", 1);
-    T_OK(verify("sm_90a", "down", "E=3 K=2 H=264 F=136 --config beside=1", "uniform") != 0);
+    plant_seen("sm_90a", "down", "E=3 K=2 H=264 F=136 --config beside=1", "t.row + rank * (BM / 2)=>t.row", NULL);
 }
 T_CASE(sums_over_ragged_rows_on_hopper) {
     const char *op;
@@ -126,10 +137,7 @@ T_CASE(sums_in_pieces_on_hopper) {
     fresh();
     tokens = 9000; /* with fewer no tile of this GPU's few SMs is worth cutting */
     right("sm_90a", "dw1", PIECES, "zipf:1");
-    remove_dir(); /* the cache does not know what is planted */
-    setenv("SIM_PLANT", "v[4 * j] += part.x;=>v[4 * j] += 2 * part.x;", 1);
-    T_EQ(verify("sm_90a", "dw1", PIECES, "zipf:1"), 3);
-    unsetenv("SIM_PLANT"), remove_dir();
+    plant_seen("sm_90a", "dw1", PIECES, "v[4 * j] += part.x;=>v[4 * j] += 2 * part.x;", "WRONG");
     tokens = 4000;
     right("sm_90a", "linear_dw", "H=136 F=72 --variant 0 --config split=1", "uniform");
 }
@@ -160,14 +168,8 @@ static const struct { const char *op, *plant, *sees; } faults[] = {
 
 T_CASE(planted_faults_are_seen) {
     fresh();
-    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
-        setenv("SIM_PLANT", faults[i].plant, 1);
-        int code = verify("sm_80", faults[i].op, "E=2 K=2 H=136 F=72", "uniform");
-        if (!code) T_FAIL("nobody saw %s in %s", faults[i].plant, faults[i].op);
-        if (!strstr(output, faults[i].sees)) T_FAIL("%s in %s: no \"%s\"\n%s", faults[i].plant, faults[i].op,
-                                                    faults[i].sees, output);
-        remove_dir(); /* the cache does not know what was planted */
-    }
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        plant_seen("sm_80", faults[i].op, "E=2 K=2 H=136 F=72", faults[i].plant, faults[i].sees);
 }
 /* Copies come at once: what lets go of a stage too early is seen. */
 static const struct { const char *op, *plant; } hopper_faults[] = {
@@ -187,14 +189,8 @@ T_CASE(planted_faults_on_hopper_are_seen) {
     fresh();
     tokens = 450;
     setenv("SIM_COPIES", "early", 1);
-    for (size_t i = 0; i < sizeof hopper_faults / sizeof *hopper_faults; i++) {
-        setenv("SIM_PLANT", hopper_faults[i].plant, 1);
-        int code = verify("sm_90a", hopper_faults[i].op, "heads=1 kv=1 dim=64", "uniform");
-        if (!code) T_FAIL("nobody saw %s in %s", hopper_faults[i].plant, hopper_faults[i].op);
-        if (!strstr(output, "WRONG") && !strstr(output, "simulated GPU: "))
-            T_FAIL("%s in %s: %s", hopper_faults[i].plant, hopper_faults[i].op, output);
-        remove_dir(); /* the cache does not know what was planted */
-    }
+    for (size_t i = 0; i < sizeof hopper_faults / sizeof *hopper_faults; i++)
+        plant_seen("sm_90a", hopper_faults[i].op, "heads=1 kv=1 dim=64", hopper_faults[i].plant, NULL);
 }
 /* What the copies must be for the fault to be seen: early or late. */
 static const struct { const char *copies, *plant; } sum_faults[] = {
@@ -212,13 +208,8 @@ T_CASE(planted_faults_in_sums_on_hopper_are_seen) {
     tokens = 900; /* five steps an expert, three tiles a block */
     for (size_t i = 0; i < sizeof sum_faults / sizeof *sum_faults; i++) {
         setenv("SIM_COPIES", sum_faults[i].copies, 1);
-        setenv("SIM_PLANT", sum_faults[i].plant, 1);
-        int code = verify("sm_90a", "dw1", "E=6 K=2 H=136 F=72 wgrad=same --variant 0 --config cluster=1~split=0~late=1",
-                          "uniform");
-        if (!code) T_FAIL("nobody saw %s", sum_faults[i].plant);
-        if (!strstr(output, "WRONG") && !strstr(output, "simulated GPU: "))
-            T_FAIL("%s: %s", sum_faults[i].plant, output);
-        remove_dir(); /* the cache does not know what was planted */
+        plant_seen("sm_90a", "dw1", "E=6 K=2 H=136 F=72 wgrad=same --variant 0 --config cluster=1~split=0~late=1",
+                   sum_faults[i].plant, NULL);
     }
 }
 T_CASE(a_fault_without_a_place_is_refused) {
