@@ -109,9 +109,9 @@ static void print_result(const train_config *c, const train_result *r) {
     human(r->tokens_s, speed, sizeof speed);
     printf("%s after %" PRId64 " steps, %.0f s, %s tokens/s\n", r->stopped ? "stopped" : "done", r->steps,
            r->seconds, speed);
-    printf("last training loss %.3f bits per token", bits(r->loss));
-    if (isfinite(r->held_out)) printf(", held out %.3f", bits(r->held_out));
-    printf(", unigram entropy %.3f\n", r->unigram_bits);
+    if (isfinite(r->loss)) printf("last training loss %.3f bits per token, ", bits(r->loss));
+    if (isfinite(r->held_out)) printf("held out %.3f, ", bits(r->held_out));
+    printf("unigram entropy %.3f\n", r->unigram_bits);
     if (*r->checkpoint) printf("checkpoint: %s\n", r->checkpoint);
     printf("log: %s/log.jsonl, and `moec report %s` draws it\n", c->run, c->run);
 }

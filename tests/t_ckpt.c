@@ -139,6 +139,30 @@ T_CASE(save_and_load) {
     remove_run();
 }
 
+/* From step 9 back to 3 and on: what is saved now stays and is the newest, step 9 is left alone. */
+T_CASE(a_run_that_went_back_keeps_what_it_saves) {
+    toy t;
+    ckpt_state state;
+    moec_error err = {0};
+    char latest[300];
+    int64_t steps[8];
+    new_run();
+    T_NEED(!save(3, 2, &err) && !save(9, 2, &err));
+    for (int64_t step = 4; step <= 6; step++) {
+        T_EQ(save(step, 1, &err), MOEC_OK);
+        T_NEED(!load_newest(&t, &state, &err));
+        T_EQ(state.step, step);
+    }
+    T_EQ(ckpt_list(run, steps, 8), 2);
+    T_EQ(steps[0], 6);
+    T_EQ(steps[1], 9);
+    snprintf(latest, sizeof latest, "%s/checkpoints/latest", run);
+    T_NEED(!unlink(latest)); /* without it: the highest step */
+    T_NEED(!load_newest(&t, &state, &err));
+    T_EQ(state.step, 9);
+    remove_run();
+}
+
 /* Kills a child at its n-th system call while it saves `step`; returns false when it got through. */
 static bool killed_at(int n, int64_t step) {
     pid_t child = fork();

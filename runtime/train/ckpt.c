@@ -2,7 +2,8 @@
  *
  * Order: tensors, config.json, state.json (with the hashes of what came before), COMPLETE (hash of
  * state.json), fsync of the folder, rename to step-N, fsync of the parent, `latest`, and only then
- * are older checkpoints removed. So at every instant the newest step-N folder is complete.
+ * are older checkpoints removed. So at every instant every step-N folder is complete, and `latest`
+ * names one of the last two.
  * Tensors pass one at a time through one host buffer. */
 #include "ckpt.h"
 
@@ -156,11 +157,14 @@ static moec_status publish(const char *parent, const char *temporary, const char
     return rc;
 }
 
-static void prune(const char *run, int keep) {
+/* Of the checkpoints up to the one just saved the last `keep` stay. Later ones, of a future that the
+ * run left when it went back, are not this run's to remove and do not count. */
+static void prune(const char *run, int64_t saved, int keep) {
     int64_t steps[1024];
     char path[1024];
     int n = ckpt_list(run, steps, 1024);
-    for (int i = 0; i < n - keep && i < 1024; i++) {
+    while (n > 0 && steps[n - 1] > saved) n--;
+    for (int i = 0; i < n - keep; i++) {
         ckpt_path(run, steps[i], path);
         durable_remove_dir(path);
     }
@@ -185,7 +189,7 @@ moec_status ckpt_save(const char *run, const ckpt_state *state, const ckpt_tenso
     char name[64];
     int n = snprintf(name, sizeof name, "step-%09" PRId64 "\n", state->step);
     rc = durable_replace(latest, parent, name, (size_t)n, err);
-    if (!rc) prune(run, keep);
+    if (!rc) prune(run, state->step, keep);
     return rc ? moec_context(err, rc, "checkpoint %s is complete, but not its pointer", path) : MOEC_OK;
 }
 
@@ -219,7 +223,23 @@ int ckpt_list(const char *run, int64_t *steps, int room) {
     return n;
 }
 
+/* The step that `latest` names, when it is there and whole; else -1. */
+static int64_t pointed_at(const char *run) {
+    char path[1000];
+    int64_t step = -1;
+    snprintf(path, sizeof path, "%.880s/checkpoints/latest", run);
+    FILE *f = fopen(path, "re");
+    if (!f) return -1;
+    bool good = fscanf(f, "step-%" SCNd64, &step) == 1 && complete(run, step);
+    fclose(f);
+    return good ? step : -1;
+}
+
+/* The last one saved: after going back it has a lower number than those of the future left behind. */
 moec_status ckpt_newest(const char *run, char path[1024], int *found, moec_error *err) {
+    int64_t step = pointed_at(run);
+    *found = step >= 0;
+    if (*found) return ckpt_path(run, step, path), MOEC_OK;
     int64_t *steps = malloc(65536 * sizeof *steps);
     if (!steps) return moec_fail(err, MOEC_E_NOMEM, "list of checkpoints");
     int n = ckpt_list(run, steps, 65536);

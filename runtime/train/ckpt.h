@@ -6,7 +6,7 @@
  *       config.json                   the architecture in Hugging Face's words
  *       state.json                    step, data cursor, seed, and a hash of every tensor
  *       COMPLETE                      hash of state.json
- *   RUN/checkpoints/latest            name of the newest, for scripts */
+ *   RUN/checkpoints/latest            name of the last one saved */
 #ifndef MOEC_TRAIN_CKPT_H
 #define MOEC_TRAIN_CKPT_H
 

@@ -23,8 +23,8 @@ static moec_status damaged(const reader *r, const char *file, const char *what, 
     moec_fail(r->err, MOEC_E_CORRUPT, "checkpoint %s/%s: %s%s%s", r->path, file, what, name ? " " : "",
               name ? name : "");
     return moec_hint(r->err, MOEC_E_CORRUPT,
-                     "do not train on from it: resume from another one with --resume=PATH "
-                     "(`moec ckpt RUN` lists and checks them)");
+                     "do not train on from it: `moec ckpt RUN` lists and checks the others, "
+                     "`moec train ... --from PATH` goes on from one of them");
 }
 
 static char *read_small(const char *folder, const char *name, size_t *bytes) {

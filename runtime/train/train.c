@@ -364,7 +364,7 @@ moec_status train_run(moec_device *device, const train_config *config, const tra
     loop l = {.device = device, .config = config, .options = options, .result = result,
               .saved_step = -1, .err = err ? err : &own};
     memset(result, 0, sizeof *result);
-    result->held_out = (double)NAN;
+    result->loss = result->held_out = (double)NAN; /* until there is one */
     l.state.seed = config->seed;
     config_model_hash(config, l.state.model_hash);
     config_model_size(config, config->seq, &result->size);
