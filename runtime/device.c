@@ -32,6 +32,17 @@ void moec_counters_read(moec_counters *c) {
     c->launches = atomic_load(&counters[MOEC_COUNT_LAUNCH]);
 }
 
+/* ---- errors that a driver does not recover from ---- */
+
+/* What cuda.h says leaves the process "in an inconsistent state", and memory or links with errors beyond
+ * correction. Their neighbours are refusals of one call (701: too many registers or threads asked for). */
+bool moec_driver_lost(int code) {
+    static const short lost[] = {214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911};
+    for (size_t i = 0; i < sizeof lost / sizeof *lost; i++)
+        if (lost[i] == code) return true;
+    return false;
+}
+
 /* ---- opening ---- */
 
 static const moec_device_ops *family_find(const char *name) {

@@ -79,6 +79,8 @@ extern const moec_device_ops moec_cuda_device_ops; /* device_cuda.c */
 extern const moec_device_ops moec_hip_device_ops; /* device_hip.c */
 
 /* E_SPEC that lists the targets there are (device.c). */
+/* Does this error of a CUDA or HIP driver (they number alike) leave the process unable to use the GPU? */
+bool moec_driver_lost(int code);
 moec_status moec_unknown_target(const char *text, moec_error *err);
 
 /* Best target of the CPU this runs on, and whether it can run a given one (cpu_features.c). */

@@ -24,7 +24,7 @@ typedef struct gpu {
     const void *seen[256];  /* pointers known to be of the GPU, by hash: each is asked about once */
 } gpu;
 
-enum { MAX_PARAMS = MOEC_MAX_ARGS + 2 + MOEC_MAX_TMAPS, FIRST_STICKY = 700, LAST_STICKY = 719 };
+enum { MAX_PARAMS = MOEC_MAX_ARGS + 2 + MOEC_MAX_TMAPS };
 
 /* ---- errors ---- */
 
@@ -32,7 +32,7 @@ static moec_status fail(moec_device *device, CUresult result, const char *call, 
     gpu *g = device->state;
     moec_error own = {0};
     moec_status rc = moec_cuda_fail(g->cuda, result, call, err ? err : &own);
-    if (result < FIRST_STICKY || result > LAST_STICKY) return rc;
+    if (!moec_driver_lost(result)) return rc;
     device->dead = 1;
     snprintf(device->cause, sizeof device->cause, "%.500s", err ? err->text : own.text);
     return moec_hint(err, rc, "the context is lost: restart the process from the last checkpoint");
@@ -114,7 +114,11 @@ static moec_status find_device(moec_device *device, int index, moec_error *err) 
     }
     CALL(device_get, &g->device, index);
     MOEC_TRY(pick_target(device, err));
-    return enter_context(device, err);
+    moec_status rc = enter_context(device, err);
+    if (!rc) return MOEC_OK;
+    moec_context(err, rc, "%s cannot be entered", g->name);
+    return moec_hint(err, rc, "another process may hold the GPU or its memory: nvidia-smi lists them; TARGET:INDEX "
+                              "picks another GPU");
 }
 
 static void cuda_close(moec_device *device) {
@@ -325,6 +329,8 @@ static moec_status start(moec_device *device, CUstream stream, const moec_module
     CUresult result = g->cuda->launch(&config, module->entry, params, NULL);
     if (!result) return MOEC_OK;
     moec_status rc = fail(device, result, "cuLaunchKernelEx", err);
+    if (!device->dead)
+        moec_hint(err, rc, "this GPU does not take the kernel's config: name another, or a plan of moec tune");
     return moec_context(err, rc, "%s: grid %" PRId64 ", block %d, cluster %d, shared %d bytes",
                         module->kernel.symbol, blocks, launch->block, launch->cluster,
                         launch->shared_bytes);

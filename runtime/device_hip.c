@@ -22,7 +22,7 @@ typedef struct gpu {
     char name[128];
 } gpu;
 
-enum { MAX_PARAMS = MOEC_MAX_ARGS + 2, FIRST_STICKY = 700, LAST_STICKY = 720 };
+enum { MAX_PARAMS = MOEC_MAX_ARGS + 2 };
 
 /* ---- errors ---- */
 
@@ -30,7 +30,7 @@ static moec_status fail(moec_device *device, int result, const char *call, moec_
     gpu *g = device->state;
     moec_error own = {0};
     moec_status rc = moec_hip_fail(g->hip, result, call, err ? err : &own);
-    if (result < FIRST_STICKY || result > LAST_STICKY) return rc;
+    if (!moec_driver_lost(result)) return rc;
     device->dead = 1;
     snprintf(device->cause, sizeof device->cause, "%.500s", err ? err->text : own.text);
     return moec_hint(err, rc, "the device's state is lost: restart the process from the last checkpoint");

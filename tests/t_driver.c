@@ -69,6 +69,14 @@ T_CASE(an_architecture_that_is_not_served) {
     T_EQ(moec(BENCH "cuda --op combine"), 0); /* PTX of compute_80 runs on what is newer */
 }
 
+T_CASE(a_gpu_that_others_hold) {
+    fresh();
+    setenv("FAKE_CUDA_FAIL", "cuDevicePrimaryCtxRetain=46", 1);
+    REFUSED(BENCH "sm_90a", 4, "Paper GPU cannot be entered", "nvidia-smi lists them");
+    setenv("FAKE_CUDA_FAIL", "cuDevicePrimaryCtxRetain=2", 1);
+    REFUSED(BENCH "sm_90a", 1, "CUDA_ERROR_OUT_OF_MEMORY", "nvidia-smi lists them");
+}
+
 /* ---- the compiler ---- */
 
 T_CASE(no_nvrtc) {
@@ -237,6 +245,24 @@ T_CASE(a_launch_that_faults_kills_the_device_only) {
     REFUSED(BENCH "sm_90a --op combine", 4, "CUDA_ERROR_ILLEGAL_ADDRESS", "the context is lost: restart the process");
     setenv("FAKE_CUDA_FAIL", "cuStreamSynchronize=700@2", 1);
     REFUSED(BENCH "sm_90a --op combine", 4, "CUDA_ERROR_ILLEGAL_ADDRESS", "restart the process from the last checkpoint");
+}
+
+/* One launch that the driver refuses is no fault: a search passes over it. Memory with errors is one. */
+T_CASE(a_launch_that_is_refused_leaves_the_device_alive) {
+    fresh();
+    setenv("FAKE_CUDA_FAIL", "cuLaunchKernelEx=701", 1);
+    REFUSED(BENCH "sm_90a --op combine", 4, "name another");
+    T_OK(!strstr(output, "the context is lost"));
+    setenv("FAKE_CUDA_FAIL", "cuLaunchKernelEx=214", 1);
+    REFUSED(BENCH "sm_90a --op combine", 4, "the context is lost: restart the process");
+    moec_device *device;
+    moec_error err = {0};
+    setenv("FAKE_CUDA_FAIL", "cuMemAlloc_v2=701", 1);
+    T_NEED(!moec_device_open("cuda", 0, &device, &err));
+    T_EQ(use(device, &err), MOEC_E_DEVICE);
+    unsetenv("FAKE_CUDA_FAIL");
+    T_EQ(use(device, &err), MOEC_OK);
+    moec_device_close(device);
 }
 
 /* The run's checkpoints are whole, and training goes on from them in a new process. */

@@ -7,7 +7,7 @@
  *   FAKE_CUDA_BYTES=N       memory of the GPU, 1 GiB; what does not fit is out of memory
  *   FAKE_CUDA_CONTEXT=1     the calling program has made a context of its own current
  *   FAKE_CUDA_FAIL=CALL=CODE[@N]  that call answers CODE, from its N-th time on (1: always)
- * A code from 700 on is sticky: every call after it answers the same. With -DFAKE_OLD the library
+ * Codes from 700 on but 701, and 214, are sticky: every call after it answers the same. With -DFAKE_OLD the library
  * lacks what came with CUDA 12; with -DFAKE_RUNS its modules are those of tests/sim, and kernels run. */
 #include <stdbool.h>
 #include <stdint.h>
@@ -36,7 +36,7 @@ static int verdict(const char *call) {
     char *end;
     int code = (int)strtol(text + n + 1, &end, 10);
     if (++seen < (*end == '@' ? strtol(end + 1, NULL, 10) : 1)) return 0;
-    if (code >= 700) sticky = code;
+    if (code == 214 || (code >= 700 && code != 701)) sticky = code;
     return code;
 }
 
