@@ -4,6 +4,8 @@
  * clang 19 is needed. */
 #include "user.h"
 
+#include "verify.h"
+
 static int tokens; /* of a run */
 
 static void fresh(void) {
@@ -100,6 +102,45 @@ T_CASE(attention_on_hopper_with_early_copies) {
     EACH(attention, op) right("sm_90a", op, "heads=2 kv=2 dim=64", "uniform");
     tokens = 1;
     EACH(attention, op) right("sm_90a", op, "heads=1 kv=1 dim=128", "uniform");
+}
+/* Attention over T tokens in sequences of `length`, in this process: `moec verify` draws the lengths. What the launch
+ * says; a wrong number is a failed check. */
+static moec_status sequences(int64_t T, int64_t length) {
+    moec_pattern pattern;
+    moec_device *device;
+    moec_module *module = NULL;
+    moec_verdict verdict = {0};
+    moec_error err = {0};
+    moec_case c = {.op = moec_op_get(MOEC_OP_attention), .T = T, .seed = 1};
+    moec_status rc = moec_spec_parse("heads=1 kv=1 dim=64", &c.spec, &err);
+    if (!rc) rc = moec_pattern_parse("uniform", &pattern, &err);
+    if (!rc) rc = moec_case_make(&c, &pattern, &err);
+    if (!rc) rc = moec_device_open("sm_90a", 0, &device, &err);
+    if (rc) T_FAIL("%s", err.text);
+    if (rc) return rc;
+    c.ref.arg[moec_op_arg(c.op, "seq")].scalar = (double)length;
+    rc = moec_module_create(device, c.op, &c.spec, NULL, 0, &module, &err);
+    if (!rc) rc = moec_case_solve(&c, device->target, &err);
+    if (rc) T_FAIL("%s", err.text);
+    if (!rc) rc = moec_trial(device, module, &c, &verdict, &err);
+    if (*verdict.fault) T_FAIL("sequences of %d: %s", (int)length, verdict.fault);
+    moec_module_free(device, module);
+    moec_device_close(device);
+    moec_case_free(&c);
+    return rc;
+}
+/* The last tile has one query, and its last key is the last of a tile: a step without a mask ends the kernel. */
+T_CASE(attention_of_sequences_that_end_behind_a_tile) {
+    fresh();
+    for (int64_t length = 256; length <= 258; length++) T_EQ(sequences(513, length), MOEC_OK);
+    T_EQ(sequences(512, 257), MOEC_OK);
+    T_EQ(sequences(514, 257), MOEC_OK);
+    remove_dir();
+    setenv("SIM_PLANT", "if (i + 1 == steps || key + KEYS=>if (key + KEYS", 1); /* right, but for an arrival too many */
+    T_OK(sequences(513, 257) != MOEC_OK);
+    T_EQ(sequences(513, 256), MOEC_OK);
+    unsetenv("SIM_PLANT");
+    remove_dir();
 }
 /* Clusters of two and of one; rows gathered and packed (in some variant of a case). */
 T_CASE(row_gemms_on_hopper) {

@@ -292,6 +292,17 @@ static unsigned meet_some(int id, int threads, int stay, unsigned yes) {
     return named[id].any[this_one % 2];
 }
 
+bool sim_hopper_met(void) {
+    for (int r = 0; r < sim_cluster; r++)
+        for (int id = 1; id < MOST_NAMED; id++) {
+            if (!all_named[r][id].there) continue;
+            fprintf(stderr, "simulated GPU: %d threads of block %ld arrived at barrier %d, and nobody waits there\n",
+                    all_named[r][id].there, sim_machine.block - sim_machine.rank + r, id);
+            return false;
+        }
+    return true;
+}
+
 /* All threads of a cluster; nobody ends before the last one of these. */
 static int cluster_there, clusters_met, met_before[SIM_MOST_CLUSTER * SIM_MOST_THREADS];
 static void cluster_arrive(void) {

@@ -204,6 +204,7 @@ static void run_cluster(bool backwards) {
         fprintf(stderr, "simulated GPU: threads of block %ld wait for each other\n", sim_machine.block);
         failed = true;
     }
+    if (!failed) failed = !sim_hopper_met();
 }
 
 static void begin_cluster(void) {

@@ -32,8 +32,10 @@ void sim_progress(void);
 /* SIM_COPIES=early: copies happen at once. */
 extern bool sim_early;
 
-/* hopper.c: before a cluster; the oldest copy in flight happens, if there is one */
+/* hopper.c: before a cluster; behind it, has everybody who arrived at a barrier been waited for? The oldest copy in
+ * flight happens, if there is one. */
 void sim_hopper_begin(void);
+bool sim_hopper_met(void);
 bool sim_deliver(void);
 
 /* Takes the copies of the running thread that are in no group yet, or (take NULL) performs those taken: at most
