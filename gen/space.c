@@ -105,26 +105,32 @@ bool moec_config_legal(moec_gen *gen, const moec_request *q, const moec_config *
     return reason == NULL;
 }
 
+static moec_status default_hint(const moec_request *q, const moec_config *base, moec_status rc, moec_error *err) {
+    char names[MOEC_SPEC_BYTES];
+    moec_config_print(base, names, sizeof names);
+    return moec_hint(err, rc, "%s on %s has: %s", q->op->name, q->target->name, *names ? names : "no tunables");
+}
+
 /* One "name=value" at text[at..at+length). */
 static moec_status set_item(const moec_request *q, const char *text, const char *at, size_t length,
                             moec_config *config, moec_error *err) {
+    const moec_config base = *config;
     const char *equals = memchr(at, '=', length);
     int64_t *value = equals ? config_at(config, at, (size_t)(equals - at)) : NULL;
     char *end = NULL;
     if (value) *value = strtoll(equals + 1, &end, 10);
     if (value && end == at + length && end != equals + 1) return MOEC_OK;
-    char names[MOEC_SPEC_BYTES];
-    moec_config_print(config, names, sizeof names);
     moec_status rc = moec_fail(err, MOEC_E_SPEC, "%s\n  %s\n  %*s^",
                                value ? "expected a whole number" : "no such tunable", text,
                                (int)((value ? equals + 1 : at) - text), "");
-    return moec_hint(err, rc, "%s on %s has: %s", q->op->name, q->target->name, names);
+    return default_hint(q, &base, rc, err);
 }
 
 moec_status moec_config_parse(moec_gen *gen, const moec_request *q, const char *text,
                               moec_config *config, moec_error *err) {
     char why[512];
     MOEC_TRY(moec_config_default(gen, q, config, err));
+    const moec_config base = *config;
     for (const char *at = text + strspn(text, " "); *at;) {
         size_t n = strcspn(at, " ");
         MOEC_TRY(set_item(q, text, at, n, config, err));
@@ -132,8 +138,9 @@ moec_status moec_config_parse(moec_gen *gen, const moec_request *q, const char *
         at += strspn(at, " ");
     }
     if (moec_config_legal(gen, q, config, why, sizeof why)) return MOEC_OK;
-    return moec_fail(err, MOEC_E_SPEC, "config \"%s\" of %s on %s is not legal: %s", text, q->op->name,
-                     q->target->name, why);
+    moec_status rc = moec_fail(err, MOEC_E_SPEC, "config \"%s\" of %s on %s is not legal: %s", text, q->op->name,
+                               q->target->name, why);
+    return default_hint(q, &base, rc, err);
 }
 
 /* ---- enumeration: host.each calls back for every point ---- */

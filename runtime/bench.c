@@ -288,8 +288,9 @@ static moec_status layer_rows(bench_data *d, moec_bench *bench, const moec_plan 
         if (!moec_layer_row_used(row, d->spec) || (ops && !moec_bench_asked(ops, row->name))) continue;
         subject wanted = {.op = moec_op_get(row->op), .spec = moec_layer_row_spec(row, d->spec),
                           .dense = row->shared};
-        moec_plan_find(plan, row->name, config, sizeof config);
-        MOEC_TRY(time_row(d, bench, row->name, &wanted, config, err));
+        bool planned = moec_plan_find(plan, row->name, config, sizeof config);
+        moec_status rc = time_row(d, bench, row->name, &wanted, config, err);
+        if (rc) return planned ? moec_context(err, rc, "plan %s, line %s", d->options->plan, row->name) : rc;
     }
     return MOEC_OK;
 }

@@ -38,10 +38,10 @@ static const cli_option common[] = {
     {"target",  't', CLI_TEXT, "TARGET", "cpu",
      "machine to run on or to write for: cpu, cpu-avx512, sm_90a:1 ..."},
     {"threads", 0,   CLI_INT,  "N",      "0", "CPU worker threads, 0 for one per CPU"},
-    {"tokens",  0,   CLI_INT,  "T",      "1024", "tokens of a batch"},
+    {"tokens",  0,   CLI_BIG,  "T",      "1024", "tokens of a batch"},
     {"routing", 0,   CLI_TEXT, "HOW",    "uniform",
      "which experts tokens choose: uniform, zipf:S, hot:P, empty:P (fractions), file:PATH"},
-    {"seed",    0,   CLI_INT,  "S",      "1", "of all random numbers"},
+    {"seed",    0,   CLI_BIG,  "S",      "1", "of all random numbers"},
 };
 static const cli_option always[] = {
     {"json", 0,   CLI_FLAG, "", NULL, "print one JSON value"},
@@ -141,10 +141,12 @@ moec_status cli_usage(const cli_call *call, moec_error *err, const char *format,
 static moec_status check_value(const cli_call *call, const cli_option *o, const char *value,
                                moec_error *err) {
     char *end = NULL;
-    if (o->kind == CLI_INT) {
-        long long v = strtoll(value, &end, 10);
-        if (end == value || *end || v < 0 || v > INT64_C(1) << 40)
-            return cli_usage(call, err, "--%s %s: expected a whole number", o->name, value);
+    if (o->kind == CLI_INT || o->kind == CLI_BIG) {
+        long long v = strtoll(value, &end, 10), most = o->kind == CLI_INT ? INT32_MAX : INT64_C(1) << 40;
+        if (end == value || *end || v < 0 || v > most)
+            return cli_usage(call, err, "--%s %s: expected a whole number from 0 to %lld", o->name, value, most);
+    } else if (o->kind == CLI_TEXT) {
+        if (!*value) return cli_usage(call, err, "--%s is empty", o->name);
     } else if (o->kind == CLI_REAL) {
         double v = strtod(value, &end);
         if (end == value || *end || !isfinite(v))
@@ -239,6 +241,14 @@ moec_status cli_spec(const cli_call *call, int from, moec_spec *spec, moec_error
     return moec_spec_parse(text, spec, err);
 }
 
+moec_status cli_no_op(const char *name, moec_error *err) {
+    char names[1024] = "";
+    for (moec_op_id i = 0; i < MOEC_OP_COUNT; i++)
+        snprintf(names + strlen(names), sizeof names - strlen(names), " %s", moec_op_get(i)->name);
+    moec_status rc = moec_fail(err, MOEC_E_SPEC, "--op %s: no such op", name);
+    return moec_hint(err, rc, "ops:%s", names);
+}
+
 moec_status cli_device(const cli_call *call, moec_device **device, moec_error *err) {
     int64_t threads = option_index(call, "threads", 7, 0) < 0 ? 0 : cli_int(call, "threads");
     if (threads > 4096) return cli_usage(call, err, "--threads is at most 4096");
@@ -272,7 +282,7 @@ void cli_settings(const cli_call *call, const moec_spec *spec, const char *targe
 
 static json_t *option_json(const cli_option *option, const char *value) {
     if (option->kind == CLI_FLAG) return json_true();
-    if (option->kind == CLI_INT) return json_integer(strtoll(value, NULL, 10));
+    if (option->kind == CLI_INT || option->kind == CLI_BIG) return json_integer(strtoll(value, NULL, 10));
     if (option->kind == CLI_REAL) return json_real(strtod(value, NULL));
     return json_string(value);
 }
@@ -329,6 +339,23 @@ void cli_progress_end(cli_progress *p) {
     if (p->done && isatty(STDERR_FILENO)) fputc('\n', stderr);
 }
 
+/* ---- being stopped ---- */
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_stop(int number) {
+    stop_signal = number;
+    signal(number, SIG_DFL);
+}
+
+/* A signal that the caller had ignored (a job in the background) stays ignored. */
+const volatile sig_atomic_t *cli_stop(void) {
+    static const int numbers[] = {SIGINT, SIGTERM};
+    for (int i = 0; i < 2; i++)
+        if (signal(numbers[i], on_stop) == SIG_IGN) signal(numbers[i], SIG_IGN);
+    return &stop_signal;
+}
+
 /* ---- main ---- */
 
 static int report(const cli_call *call, moec_status rc, const moec_error *err) {
@@ -361,16 +388,19 @@ static int run_verb(const cli_verb *verb, int argc, char **argv) {
         fprintf(stderr, "moec %s: cannot write the output\n", verb->name);
         code = 1;
     }
+    if (stop_signal) raise(stop_signal);
     return code;
 }
 
 int main(int argc, char **argv) {
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is then an error of write() */
     const char *name = argc > 1 ? argv[1] : "--help";
     const cli_verb *verb = find_verb(name);
     if (verb) return run_verb(verb, argc - 2, argv + 2);
-    if (!strcmp(name, "help") && argc > 2 && (verb = find_verb(argv[2]))) {
+    if (!strcmp(name, "help") && argc > 2) {
         char help[] = "--help", *args[] = {help};
-        return run_verb(verb, 1, args);
+        name = argv[2];
+        if ((verb = find_verb(name))) return run_verb(verb, 1, args);
     }
     if (!strcmp(name, "--version") || !strcmp(name, "-V")) {
         printf("moec %s\n", moec_version());

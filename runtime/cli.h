@@ -7,12 +7,13 @@
 #define MOEC_CLI_H
 
 #include <jansson.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "device.h"
 
-typedef enum { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_REAL } cli_kind;
+typedef enum { CLI_FLAG, CLI_TEXT, CLI_INT /* fits an int */, CLI_BIG /* up to 2^40 */, CLI_REAL } cli_kind;
 
 typedef struct cli_option {
     const char *name;    /* --name; a row with NULL ends a list */
@@ -69,7 +70,13 @@ void cli_print_json(json_t *value);
 /* A wrong use of the command line: E_SPEC with a hint to --help. */
 moec_status cli_usage(const cli_call *call, moec_error *err, const char *format, ...)
     MOEC_PRINTF(3, 4);
+/* An --op that is in no table: E_SPEC with a hint that lists those that are. */
+moec_status cli_no_op(const char *name, moec_error *err);
 void cli_warn(const char *format, ...) MOEC_PRINTF(1, 2);
+
+/* From the first call on SIGINT and SIGTERM set what it points to, and the verb leaves nothing half done:
+ * after it has returned, the program ends by that signal. A second one ends the program at once. */
+const volatile sig_atomic_t *cli_stop(void);
 
 /* Progress of long work on stderr: a bar on a terminal, a line every tenth otherwise. */
 typedef struct cli_progress { const char *what; int64_t total, done; int tenth; } cli_progress;

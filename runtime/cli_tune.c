@@ -1,6 +1,7 @@
 /* moec tune: the fastest config of each kernel of a layer, and how near the defaults come to it.
  *
- * Prints one row per kernel and, with -o, writes a plan that layers and bench load. */
+ * Prints one row per kernel and, with -o, writes a plan that layers and bench load: after each kernel, so
+ * that what was found survives whatever comes. SIGINT and SIGTERM decide the kernel at hand and end there. */
 #include "cli.h"
 
 #include <inttypes.h>
@@ -9,7 +10,22 @@
 
 #include "search.h"
 
-static void step(void *user, const char *now) { cli_progress_step(user, now); }
+typedef struct tuning {
+    cli_progress progress;
+    const moec_spec *spec;
+    const moec_target *target;
+    const char *output;     /* the plan's path, or NULL */
+    moec_search_row rows[MOEC_L_COUNT];
+    int count;
+} tuning;
+
+static void step(void *user, const char *now) { cli_progress_step(&((tuning *)user)->progress, now); }
+
+/* The plan as far as it is known; what keeps it from being written is said at the end. */
+static void found(void *user, int count) {
+    const tuning *t = user;
+    if (t->output) (void)moec_search_write(t->output, t->spec, t->target, t->rows, count, NULL);
+}
 
 static void print_rows(const moec_search_row *rows, int count) {
     double default_ms = 0, best_ms = 0;
@@ -41,34 +57,47 @@ static json_t *rows_json(const moec_search_row *rows, int count) {
     return list;
 }
 
-static moec_status run(cli_call *call, moec_error *err) {
-    static moec_search_row rows[MOEC_L_COUNT];
-    moec_spec spec;
-    moec_device *device;
-    int count = 0;
-    MOEC_TRY(cli_spec(call, 0, &spec, err));
-    MOEC_TRY(cli_device(call, &device, err));
-    cli_progress progress = {.what = "tune", .total = MOEC_L_COUNT};
-    const char *ops = cli_text(call, "op"), *output = cli_text(call, "output");
+static void print(const cli_call *call, const tuning *t) {
+    if (!call->json) {
+        print_rows(t->rows, t->count);
+        return;
+    }
+    json_t *object = cli_settings_json(call, t->spec, t->target->name);
+    json_object_set_new(object, "kernels", rows_json(t->rows, t->count));
+    cli_print_json(object);
+}
+
+static moec_status search(const cli_call *call, moec_device *device, tuning *t, moec_error *err) {
     moec_search_options options = {
         .bench = {.tokens = cli_int(call, "tokens"), .routing = cli_text(call, "routing"),
                   .seed = (uint64_t)cli_int(call, "seed"), .repeat = (int)cli_int(call, "repeat"),
-                  .sets = (int)cli_int(call, "sets"), .ops = ops,
-                  .cpu_time = cli_flag(call, "cpu-time"), .progress = step, .user = &progress},
+                  .sets = (int)cli_int(call, "sets"), .ops = cli_text(call, "op"),
+                  .cpu_time = cli_flag(call, "cpu-time"), .progress = step, .user = t},
         .candidates = (int)cli_int(call, "candidates"), .seconds = cli_real(call, "seconds"),
+        .found = found, .stop = cli_stop(),
     };
-    cli_settings(call, &spec, device->target->name);
-    moec_status rc = moec_search_run(device, &spec, &options, rows, &count, err);
-    cli_progress_end(&progress);
-    if (!rc && output) rc = moec_search_write(output, &spec, device->target, rows, count, err);
-    if (!rc && call->json) {
-        json_t *object = cli_settings_json(call, &spec, device->target->name);
-        json_object_set_new(object, "kernels", rows_json(rows, count));
-        cli_print_json(object);
-    } else if (!rc) {
-        print_rows(rows, count);
-        if (output) printf("plan: %s\n", output);
-    }
+    cli_settings(call, t->spec, t->target->name);
+    moec_status rc = moec_search_run(device, t->spec, &options, t->rows, &t->count, err);
+    cli_progress_end(&t->progress);
+    if (t->count && (!rc || !call->json)) print(call, t);
+    if (rc || !t->output || !t->count) return rc;
+    MOEC_TRY(moec_search_write(t->output, t->spec, t->target, t->rows, t->count, err));
+    if (!call->json) printf("plan: %s\n", t->output);
+    return MOEC_OK;
+}
+
+static moec_status run(cli_call *call, moec_error *err) {
+    static tuning t;
+    moec_spec spec;
+    moec_device *device;
+    MOEC_TRY(cli_spec(call, 0, &spec, err));
+    t.output = cli_text(call, "output");
+    if (t.output) MOEC_TRY(moec_search_can_write(t.output, err));
+    MOEC_TRY(cli_device(call, &device, err));
+    t.progress = (cli_progress){.what = "tune", .total = MOEC_L_COUNT};
+    t.spec = &spec;
+    t.target = device->target;
+    moec_status rc = search(call, device, &t, err);
     moec_device_close(device);
     return rc;
 }

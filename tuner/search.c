@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "bench_data.h"
@@ -126,7 +127,9 @@ static moec_status create(race *r, int first, int count) {
     return MOEC_OK;
 }
 
-static bool late(const race *r) { return wall() > r->deadline; }
+static bool stopped(const moec_search_options *options) { return options->stop && *options->stop; }
+
+static bool late(const race *r) { return wall() > r->deadline || stopped(r->options); }
 
 static moec_status create_all(race *r) {
     for (int first = 0; first < r->count;) {
@@ -285,10 +288,33 @@ static moec_status each_row(bench_data *d, const moec_search_options *options, m
     for (moec_layer_slot i = 0; i < MOEC_L_COUNT; i++) {
         const moec_layer_row *row = moec_layer_row_at(i);
         bool taken = false;
+        if (stopped(options)) break;
         if (!moec_layer_row_used(row, d->spec)) continue;
         if (options->bench.ops && !moec_bench_asked(options->bench.ops, row->name)) continue;
         MOEC_TRY(search_row(d, options, row, &rows[*count], &taken, err));
         *count += taken;
+        if (taken && options->found) options->found(options->bench.user, *count);
+    }
+    return MOEC_OK;
+}
+
+static bool is_row(const char *name, size_t length) {
+    for (moec_layer_slot i = 0; i < MOEC_L_COUNT; i++) {
+        const char *row = moec_layer_row_at(i)->name;
+        if (strlen(row) == length && !memcmp(row, name, length)) return true;
+    }
+    return false;
+}
+
+static moec_status check_names(const char *ops, moec_error *err) {
+    char names[256] = "";
+    for (moec_layer_slot i = 0; i < MOEC_L_COUNT; i++)
+        snprintf(names + strlen(names), sizeof names - strlen(names), " %s", moec_layer_row_at(i)->name);
+    for (const char *at = ops; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        size_t n = strcspn(at, ",");
+        if (is_row(at, n)) continue;
+        moec_status rc = moec_fail(err, MOEC_E_SPEC, "--op %.*s: no such row of the layer", (int)n, at);
+        return moec_hint(err, rc, "rows:%s", names);
     }
     return MOEC_OK;
 }
@@ -299,6 +325,8 @@ moec_status moec_search_run(moec_device *device, const moec_spec *spec, const mo
     *count = 0;
     if (o->tokens < 1 || o->repeat < 1 || options->candidates < 1)
         return moec_fail(err, MOEC_E_INVAL, "tokens, repeat and candidates must be at least 1");
+    if (!(options->seconds > 0)) return moec_fail(err, MOEC_E_INVAL, "seconds must be more than 0");
+    MOEC_TRY(check_names(o->ops, err));
     MOEC_TRY(moec_bench_check_cpu_time(device, o, err));
     MOEC_TRY(moec_device_ready(device, err));
     bench_data d = {.device = device, .spec = spec, .options = o, .T = o->tokens, .R = o->tokens * spec->K};
@@ -306,9 +334,22 @@ moec_status moec_search_run(moec_device *device, const moec_spec *spec, const mo
     moec_status rc = each_row(&d, options, rows, count, err);
     moec_seconds_of_thread(false);
     bench_data_close(&d);
-    if (!rc && !*count)
+    if (!rc && !*count && !stopped(options))
         return moec_fail(err, MOEC_E_UNSUPPORTED, "none of these kernels has more than one legal config");
     return rc;
+}
+
+moec_status moec_search_can_write(const char *path, moec_error *err) {
+    char parent[MOEC_PATH_BYTES];
+    struct stat st;
+    MOEC_TRY(moec_path(parent, err, "%s", path));
+    char *slash = strrchr(parent, '/');
+    if (slash) slash[slash == parent] = 0;
+    const char *why = !stat(path, &st) && !S_ISREG(st.st_mode) ? "it is there and is no file"
+                      : !moec_dir_writable(slash ? parent : ".") ? "no file can be made in its folder" : NULL;
+    if (!why) return MOEC_OK;
+    moec_status rc = moec_fail(err, MOEC_E_IO, "the plan %s cannot be written: %s", path, why);
+    return moec_hint(err, rc, "name a file in a folder that you may write");
 }
 
 moec_status moec_search_write(const char *path, const moec_spec *spec, const moec_target *target,
@@ -320,7 +361,7 @@ moec_status moec_search_write(const char *path, const moec_spec *spec, const moe
     int n = snprintf(text, BYTES, "moec plan 1\ntarget : %s\nspec : %s\n", target->name, canonical);
     for (int i = 0; i < count; i++)
         n += snprintf(text + n, (size_t)(BYTES - n), "%s : %s\n", rows[i].name, rows[i].best_config);
-    moec_status rc = moec_file_write(path, text, (size_t)n, true, err);
+    moec_status rc = moec_file_replace(path, text, (size_t)n, err);
     free(text);
     return rc;
 }

@@ -8,12 +8,16 @@
 #ifndef MOEC_SEARCH_H
 #define MOEC_SEARCH_H
 
+#include <signal.h>
+
 #include "bench.h"
 
 typedef struct moec_search_options {
     moec_bench_options bench; /* tokens, routing, seed, repeat, sets, ops, progress as in moec bench */
     int candidates;           /* configs of a kernel that are tried, at most, beside the default */
     double seconds;           /* for one kernel, compilers included; then it is decided on what is known */
+    void (*found)(void *user, int count);  /* after each kernel: rows[0 .. count) are known; or NULL */
+    const volatile sig_atomic_t *stop;     /* set: decide the kernel at hand and end there; or NULL */
 } moec_search_options;
 
 typedef struct moec_search_row {
@@ -26,11 +30,13 @@ typedef struct moec_search_row {
 } moec_search_row;
 
 /* Searches every row of the layer that has more than one legal config, or those of options->bench.ops.
- * Fills rows[*count], at most MOEC_L_COUNT. */
+ * Fills rows[*count], at most MOEC_L_COUNT; those that were found before an error are valid. */
 moec_status moec_search_run(moec_device *device, const moec_spec *spec, const moec_search_options *options,
                             moec_search_row *rows, int *count, moec_error *err);
 
-/* Writes the best configs as a plan (docs/plan.md). */
+/* Can a plan be written there? Asked before the search, which may take hours. */
+moec_status moec_search_can_write(const char *path, moec_error *err);
+/* Writes the best configs as a plan (docs/plan.md), in place of one that is there, by one rename. */
 moec_status moec_search_write(const char *path, const moec_spec *spec, const moec_target *target,
                               const moec_search_row *rows, int count, moec_error *err);
 
