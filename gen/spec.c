@@ -173,7 +173,9 @@ static bool read_value(const char *value, const char *end, moec_spec *spec, cons
 static moec_status read_word(reader *r, moec_spec *spec, uint64_t *seen) {
     const char *end = r->at + r->length;
     const char *equals = memchr(r->at, '=', r->length);
-    if (!equals) return caret(r, "expected key=value");
+    if (!equals)
+        return moec_hint(r->err, caret(r, "expected key=value"), "a spec is words such as E=64 K=6 H=2048 F=1408; "
+                         "moec spec --help lists the keys");
     const key *k = find_key(r->at, (size_t)(equals - r->at));
     if (!k) {
         moec_status rc = caret(r, "unknown key");

@@ -259,6 +259,7 @@ static moec_status build(moec_cache *cache, const moec_artifact *a, char *path, 
     if (rc) {
         moec_dir_remove(dir);
         moec_context(err, rc, "kernel cache %s", cache->write);
+        if (rc == MOEC_E_IO) moec_hint(err, rc, "or let MOEC_CACHE name a folder on another disk");
     }
     return rc;
 }

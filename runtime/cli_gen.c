@@ -2,7 +2,8 @@
  * needed.
  *
  * The directory appears whole or not at all: everything is written beside it and renamed. A
- * directory that an earlier gen wrote is replaced; any other is left alone with an error.
+ * directory that an earlier gen wrote is replaced; any other is left alone with an error. SIGINT and
+ * SIGTERM end it after the kernel at hand, with nothing left behind.
  * Sources and manifest have the same bytes on any machine; binaries are the compiler's. */
 #include "cli.h"
 
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fs.h"
@@ -20,6 +22,7 @@
 /* What one run works with. */
 typedef struct job {
     const cli_call *call;
+    const volatile sig_atomic_t *stop;
     const moec_target *target;
     moec_spec spec;
     moec_gen *gen;
@@ -103,6 +106,7 @@ static moec_status write_kernel(job *j, const char *name, const moec_kernel *k, 
     json_array_append_new(j->kernels, entry);
     if (again) return MOEC_OK; /* two rows of the layer share the kernel */
     MOEC_TRY(moec_path(path, err, "%s/%s", j->dir, file));
+    if (*j->stop) return moec_fail(err, MOEC_E_STOPPED, "stopped by a signal: nothing was written");
     MOEC_TRY(moec_file_write(path, k->source, k->source_bytes, true, err));
     return cli_flag(j->call, "compile") ? compile(j, file, k->symbol, entry, err) : MOEC_OK;
 }
@@ -143,7 +147,7 @@ static moec_status gen_listed(job *j, const char *list, moec_error *err) {
         snprintf(name, sizeof name, "%.*s", (int)n, at);
         at += n;
         const moec_op *op = moec_op_find(name);
-        if (!op) return cli_usage(j->call, err, "--op %s: no such op", name);
+        if (!op) return cli_no_op(name, err);
         MOEC_TRY(gen_one(j, name, op->id, &j->spec, err));
     }
     return MOEC_OK;
@@ -198,6 +202,9 @@ static moec_status begin(job *j, const char *out, moec_error *err) {
     else snprintf(parent, sizeof parent, "%s", slash ? "/" : ".");
     MOEC_TRY(moec_dir_make(parent, err));
     MOEC_TRY(moec_dir_temp(parent, ".moec-gen", j->dir, err));
+    mode_t mask = umask(0); /* what is written is for others too, as far as the user lets them */
+    umask(mask);
+    chmod(j->dir, 0777 & ~mask);
     return MOEC_OK;
 }
 
@@ -218,11 +225,18 @@ static moec_status write_manifest(job *j, moec_error *err) {
     return rc;
 }
 
+/* What an earlier gen wrote moves aside first and comes back when the new one cannot take its place. */
 static moec_status publish(const job *j, const char *out, moec_error *err) {
-    char foreign[256];
-    if (ours(out, foreign)) moec_dir_remove(out);
-    if (!rename(j->dir, out)) return MOEC_OK;
-    return moec_fail(err, MOEC_E_IO, "cannot rename to %s: %s", out, strerror(errno));
+    char foreign[256], old[MOEC_PATH_BYTES];
+    MOEC_TRY(moec_path(old, err, "%s.old", j->dir));
+    bool replaced = ours(out, foreign) && !rename(out, old);
+    if (rename(j->dir, out)) {
+        int code = errno;
+        if (replaced) (void)rename(old, out);
+        return moec_fail(err, MOEC_E_IO, "cannot rename to %s: %s", out, strerror(code));
+    }
+    if (replaced) moec_dir_remove(old);
+    return MOEC_OK;
 }
 
 /* ---- the verb ---- */
@@ -254,7 +268,7 @@ static const moec_target *find_target(const char *name) {
 }
 
 static moec_status run(cli_call *call, moec_error *err) {
-    job j = {.call = call, .kernels = json_array()};
+    job j = {.call = call, .stop = cli_stop(), .kernels = json_array()};
     const char *out = cli_text(call, "output"), *list = cli_text(call, "op");
     moec_status rc = cli_spec(call, 0, &j.spec, err);
     j.target = find_target(cli_text(call, "target"));

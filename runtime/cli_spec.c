@@ -115,7 +115,9 @@ static moec_status run_model(cli_call *call, moec_error *err) {
 }
 
 static moec_status run(cli_call *call, moec_error *err) {
-    if (call->operand_count == 1 && config_is_file(call->operands[0])) return run_model(call, err);
+    bool file = call->operand_count && config_is_file(call->operands[0]);
+    if (file && call->operand_count > 1) return cli_usage(call, err, "a model file stands alone, without key=value");
+    if (file) return run_model(call, err);
     moec_spec spec;
     fact facts[FACTS];
     int64_t T = cli_int(call, "tokens"), ranks = cli_int(call, "ranks");

@@ -146,7 +146,6 @@ static moec_status read_mode(const cli_call *call, train_options *options, moec_
 static void catch_signals(void) {
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
-    signal(SIGXFSZ, SIG_IGN); /* a file size limit is then an error of write() */
 }
 
 static void print_key(void *user, const char *group, const char *key, const char *dflt, const char *doc) {

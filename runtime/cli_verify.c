@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "verify.h"
@@ -170,6 +171,17 @@ static moec_status verify_random(session *s, moec_device *device, moec_verify_op
     return MOEC_OK;
 }
 
+static moec_status check_options(const cli_call *call, const moec_verify_options *o, moec_error *err) {
+    struct stat st;
+    if (o->config && !o->op) return cli_usage(call, err, "--config belongs to one --op");
+    if (o->op && strcmp(o->op, "layer") && !moec_op_find(o->op)) return cli_no_op(o->op, err);
+    if (cli_given(call, "random") && !cli_int(call, "random"))
+        return cli_usage(call, err, "--random 0: at least one spec");
+    if (!o->against || (!stat(o->against, &st) && S_ISDIR(st.st_mode))) return MOEC_OK;
+    moec_status rc = moec_fail(err, MOEC_E_IO, "--against %s: there is no such folder", o->against);
+    return moec_hint(err, rc, "the same command with --dump %s and another target writes it", o->against);
+}
+
 static moec_status run_with(session *s, moec_device *device, moec_error *err) {
     const cli_call *call = s->call;
     bool random = cli_given(call, "random");
@@ -189,7 +201,7 @@ static moec_status run_with(session *s, moec_device *device, moec_error *err) {
         o.variant = (int)cli_int(call, "variant");
         o.variants = 1;
     }
-    if (o.config && !o.op) return cli_usage(call, err, "--config belongs to one --op");
+    MOEC_TRY(check_options(call, &o, err));
     cli_settings(call, random ? NULL : &spec, device->target->name);
     if (!call->json && moec_cpu_emulates(device->target))
         printf("# %s: tile instructions are emulated in plain C on this machine\n", device->target->name);
@@ -253,7 +265,7 @@ static moec_status run(cli_call *call, moec_error *err) {
 }
 
 static const cli_option options[] = {
-    {"tokens", 0, CLI_INT, "T", NULL, "tokens of a batch; default: 0, 1, 7, 127 and 1000 in turn"},
+    {"tokens", 0, CLI_BIG, "T", NULL, "tokens of a batch; default: 0, 1, 7, 127 and 1000 in turn"},
     {"routing", 0, CLI_TEXT, "HOW", NULL,
      "uniform, zipf:S, hot:P, empty:P (fractions), file:PATH; default: the first four in turn"},
     {"op", 0, CLI_TEXT, "OP", NULL, "only this op, or \"layer\""},

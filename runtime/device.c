@@ -60,7 +60,8 @@ moec_status moec_unknown_target(const char *text, moec_error *err) {
     /* A name of the vendors' is a machine that this build has no kernels for; anything else is a typo. */
     bool vendors = !strncmp(text, "gfx", 3) || !strncmp(text, "sm_", 3);
     moec_status rc = moec_fail(err, vendors ? MOEC_E_DEVICE : MOEC_E_SPEC, "unknown target \"%s\"", text);
-    return moec_hint(err, rc, "targets are: %s; NAME:INDEX picks one of several GPUs", names);
+    return moec_hint(err, rc, "targets are: %s; NAME:INDEX picks one of several GPUs; sm_80 serves every NVIDIA GPU "
+                              "from Ampere on", names);
 }
 
 /* Splits "sm_90a:1" into name[64] and index. */

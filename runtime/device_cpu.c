@@ -38,7 +38,7 @@ static void spin_briefly(void) {
 static pthread_once_t spin_once = PTHREAD_ONCE_INIT;
 
 static moec_status cpu_open(moec_device *device, int index, moec_error *err) {
-    if (index != 0) return moec_fail(err, MOEC_E_DEVICE, "there is one CPU device: index 0");
+    if (index != 0) return moec_hint(err, moec_fail(err, MOEC_E_DEVICE, "there is one CPU device: index 0"), "leave the index out");
     const moec_target *best = moec_cpu_best();
     if (!device->target) device->target = best;
     if (!moec_cpu_can(device->target)) {

@@ -26,8 +26,9 @@ moec_status moec_path(char *path, moec_error *err, const char *format, ...) {
 static moec_status io_error(moec_error *err, const char *what, const char *path) {
     int code = errno;
     moec_status rc = moec_fail(err, MOEC_E_IO, "%s %s: %s", what, path, strerror(code));
-    if (code == ENOSPC || code == EDQUOT)
-        return moec_hint(err, rc, "free some space on that disk, then run the same command again");
+    if (code == ENOSPC || code == EDQUOT || code == EFBIG)
+        return moec_hint(err, rc, "free some space on that disk (or raise the quota, or `ulimit -f`), then run the same "
+                                  "command again");
     if (code == EACCES || code == EROFS || code == EPERM)
         return moec_hint(err, rc, "choose a directory that you may write, or fix its permissions");
     return rc;

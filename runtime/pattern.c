@@ -1,6 +1,7 @@
 /* Routing patterns: parsed once, turned into popularity, then into router logits. */
 #include "pattern.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,9 @@ static moec_status from_file(const moec_pattern *p, int64_t E, double *popularit
     FILE *file = fopen(path, "r");
     double v = 0, total = 0;
     int64_t n = 0;
-    if (!file) return moec_fail(err, MOEC_E_IO, "routing: cannot open %s", path);
+    if (!file)
+        return moec_hint(err, moec_fail(err, MOEC_E_IO, "routing: cannot open %s: %s", path, strerror(errno)),
+                         "file:PATH names a text file with one number for each expert");
     for (; fscanf(file, "%lf", &v) == 1 && v >= 0; n++) {
         if (n < E) popularity[n] = v;
         total += v;

@@ -240,7 +240,7 @@ moec_status moec_verify_spec(moec_device *device, const moec_spec *spec,
     walk layer = {.device = device, .spec = spec, .options = options};
     bool with_layer = !options->op || !strcmp(options->op, "layer");
     if (!with_layer && !moec_op_find(options->op))
-        return moec_fail(err, MOEC_E_SPEC, "there is no op named %s", options->op);
+        return moec_fail(err, MOEC_E_SPEC, "--op %s: no such op", options->op);
     if (!options->config) warm(device, spec, options, modules);
     moec_status rc = each_op(device, spec, options, modules, err);
     if (!rc && with_layer) rc = each_case(&layer, err);

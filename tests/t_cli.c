@@ -17,6 +17,54 @@ T_CASE(a_tuned_plan_is_taken) {
     T_HAS(output, "none of these kernels has more than one legal config");
 }
 
+static bool plan_has(const char *text) {
+    char *data;
+    size_t bytes;
+    if (moec_file_read(in_dir("stopped.plan"), &data, &bytes, NULL)) return false;
+    bool has = strstr(data, text) != NULL;
+    free(data);
+    return has;
+}
+
+/* The kernel at hand is decided, the plan is whole, the program ends by the signal. */
+T_CASE(a_search_that_is_stopped_keeps_what_it_found) {
+    char plan[64];
+    make_dir();
+    snprintf(plan, sizeof plan, "%s/stopped.plan", dir);
+    const char *argv[] = {"timeout", "--preserve-status", "-s", "TERM", "3", "build/moec", "tune", "E=4", "K=2", "H=64",
+                          "F=64", "--tokens", "64", "--threads", "1", "--sets", "1", "--repeat", "3", "--op",
+                          "down,dw1", "--candidates", "5000", "--seconds", "100", "-o", plan, NULL};
+    moec_error err = {0};
+    moec_process p = {.argv = argv, .limit_s = limit_s, .output = output, .output_bytes = sizeof output};
+    T_NEED(!moec_process_run(&p, &err));
+    T_EQ(p.exit_code, 128 + 15);
+    T_HAS(output, "(time ran out)");
+    T_OK(plan_has("\ndown : ") && !plan_has("\ndw1 : "));
+    T_EQ(moec("bench E=4 K=2 H=64 F=64 --tokens 64 --threads 1 --repeat 1 --op down --no-peers --plan @/stopped.plan"), 0);
+}
+
+T_CASE(a_damaged_plan_is_refused) {
+#define HEAD "moec plan 1\ntarget : cpu-scalar\nspec : E=4 K=2 H=64 F=64 act=swiglu dtype=bf16 router=softmax_topk " \
+             "norm=1 layout=concat shared=0 capacity=0\n"
+    static const struct { const char *text, *says; } plans[] = {
+        {"moec plan 1\n", "it names no target"},
+        {"moec plan 1\ntarget : cpu-scalar\n", "it names no spec"},
+        {"", "it does not start with \"moec plan 1\""},
+        {HEAD "down : mr=4", "line 4 is not \"name : value\": down : mr=4"},
+        {HEAD "down mr=4\n", "line 4 is not \"name : value\": down mr=4"},
+        {HEAD "down : mr=77\n", "mr=77 is not one of"},
+        {HEAD "down : qq=7\n", "no such tunable"},
+    };
+    make_dir();
+    for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
+        T_NEED(!moec_file_write(in_dir("bad.plan"), plans[i].text, strlen(plans[i].text), false, NULL));
+        int code = moec("bench E=4 K=2 H=64 F=64 -t cpu-scalar --tokens 8 --repeat 1 --op down --plan @/bad.plan");
+        if (code != 1 && code != 2) T_FAIL("plan %zu: exit code %d", i, code);
+        T_HAS(output, plans[i].says);
+        T_HAS(output, "hint: ");
+    }
+}
+
 /* ---- wrong use ---- */
 
 static const struct { const char *words; int code; const char *says; } wrong[] = {
@@ -43,10 +91,29 @@ static const struct { const char *words; int code; const char *says; } wrong[] =
     {"doctor E=8",                         2, "unexpected operand E=8"},
     {"gen E=8",                            2, "-o DIR is needed"},
     {"gen E=8 -o @/x -t cpu-avx9",         2, "unknown target \"cpu-avx9\""},
-    {"gen E=8 -o @/x --op nop",            2, "--op nop: no such op"},
+    {"gen E=8 -o @/x --op nop",            2, "--op nop: no such op\nhint: ops: route up"},
+    {"gen E=8 -o ",                        2, "--output needs a value"},
+    {"gen E=8 --output=",                  2, "--output is empty"},
+    {"gen E=8 -o @/x --op=",               2, "--op is empty"},
+    {"spec README.md",                     2, "hint: a spec is words such as"},
+    {"spec examples/demo.lua H=64",        2, "a model file stands alone"},
+    {"help frobnicate",                    2, "unknown verb \"frobnicate\""},
+    {"verify E=8 K=2 --op up,down",        2, "--op up,down: no such op"},
+    {"verify --random 0",                  2, "at least one spec"},
+    {"verify E=8 K=2 --against /nowhere",  1, "--against /nowhere: there is no such folder"},
+    {"bench E=8 K=2 --repeat 4294967297",  2, "expected a whole number from 0 to 2147483647"},
+    {"bench E=8 K=2 --op=",                2, "--op is empty"},
     {"gen E=8 -o @/x --config a=1",        2, "--config goes with one --op"},
     {"gen E=8 -o @/x -t cpu-avx2 --op add --config zz=1", 2, "zz"},
     {"gen E=8 -o /proc/nowhere/x --op add", 1, "/proc/nowhere"},
+    {"gen E=8 -o @/x -t sm_100",           4, "sm_80 serves every NVIDIA GPU from Ampere on"},
+    {"verify E=8 K=2 --routing file:/no",  1, "one number for each expert"},
+    {"train README.md",                    2, "hint: a config is a Lua file"},
+    {"train examples/demo.lua steps",      2, "hint: moec train --keys"},
+    {"tune E=8 K=2 --op nop",              2, "--op nop: no such row of the layer"},
+    {"tune E=8 K=2 --op down --seconds -1", 2, "seconds must be more than 0"},
+    {"tune E=8 K=2 --op down -o /proc/x",  1, "the plan /proc/x cannot be written"},
+    {"tune E=8 K=2 --op down -o /tmp",     1, "it is there and is no file"},
 };
 
 T_CASE(wrong_use_is_explained) {
@@ -182,6 +249,35 @@ T_CASE(gen_leaves_nothing_behind_when_it_fails) {
     DIR *d = opendir(dir);
     T_NEED(d);
     for (struct dirent *e; (e = readdir(d));) T_OK(strcmp(e->d_name, "none") && !strstr(e->d_name, "gen"));
+    closedir(d);
+}
+
+/* Stopped between two kernels: nothing is there, and what an earlier gen wrote stays. */
+T_CASE(gen_that_is_stopped_leaves_what_was_there) {
+    char out[64];
+    make_dir();
+    snprintf(out, sizeof out, "%s/stop", dir);
+    T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op add -o @/stop"), 0);
+    char *before = slurp("stop/manifest.json");
+    T_NEED(before);
+    setenv("MOEC_CC", in_dir("slow"), 1); /* a compiler that gives the signal time to come */
+    static const char slow[] = "#!/bin/sh\nsleep 0.3\nexec cc \"$@\"\n";
+    T_NEED(!moec_file_write(in_dir("slow"), slow, sizeof slow - 1, false, NULL) && !chmod(in_dir("slow"), 0755));
+    const char *argv[] = {"timeout", "--preserve-status", "-s", "TERM", "1", "build/moec", "gen", "E=8", "K=2",
+                          "-t", "cpu-avx2", "--compile", "-o", out, NULL};
+    moec_error err = {0};
+    moec_process p = {.argv = argv, .limit_s = limit_s, .output = output, .output_bytes = sizeof output};
+    T_NEED(!moec_process_run(&p, &err));
+    unsetenv("MOEC_CC");
+    T_EQ(p.exit_code, 128 + 15);
+    T_HAS(output, "stopped by a signal");
+    char *after = slurp("stop/manifest.json");
+    T_NEED(after);
+    T_STR(before, after);
+    free(before), free(after);
+    DIR *d = opendir(dir);
+    T_NEED(d);
+    for (struct dirent *e; (e = readdir(d));) T_OK(!strstr(e->d_name, "gen"));
     closedir(d);
 }
 

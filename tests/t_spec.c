@@ -84,7 +84,8 @@ T_CASE(spec_carets) {
         {"E=8 Q=2",
          "unknown key\n  E=8 Q=2\n      ^\nhint: keys are: E K H F act dtype router norm layout shared "
          "capacity bias groups scale wgrad out heads kv dim V columns "},
-        {"E=8 K", "expected key=value\n  E=8 K\n      ^"},
+        {"E=8 K", "expected key=value\n  E=8 K\n      ^\nhint: a spec is words such as E=64 K=6 H=2048 F=1408; "
+                  "moec spec --help lists the keys"},
         {"E=8 E=9", "this key was given before\n  E=8 E=9\n      ^"},
         {"E=0", "E is a whole number from 1 to 4096 (experts)\n  E=0\n    ^"},
         {"K=2x", "K is a whole number from 1 to 16 (experts chosen for each token (top-k))\n  K=2x\n    ^"},

@@ -124,7 +124,8 @@ static moec_status put_override(items *list, const char *text, moec_error *err) 
     const char *equals = strchr(text, '='), *dot = strchr(text, '.');
     char group[64] = "", key[64] = "";
     if (!equals || equals == text)
-        return moec_fail(err, MOEC_E_SPEC, "'%s' is not key=value", text);
+        return moec_hint(err, moec_fail(err, MOEC_E_SPEC, "'%s' is not key=value", text),
+                         "moec train --keys lists the keys");
     if (dot && dot > equals) dot = NULL;
     const char *name = dot ? dot + 1 : text;
     snprintf(group, sizeof group, "%.*s", dot ? (int)(dot - text) : 0, text);
@@ -185,7 +186,8 @@ static moec_status read_file(const char *path, char **text, size_t *bytes, moec_
     char *buf = malloc(FILE_BYTES);
     moec_status rc = buf ? MOEC_OK : moec_fail(err, MOEC_E_NOMEM, "config %s", path);
     size_t n = buf ? fread(buf, 1, FILE_BYTES, f) : 0;
-    if (!rc && ferror(f)) rc = moec_fail(err, MOEC_E_IO, "config %s: %s", path, strerror(errno));
+    if (!rc && ferror(f))
+        rc = moec_hint(err, moec_fail(err, MOEC_E_IO, "config %s: %s", path, strerror(errno)), "give a Lua file");
     if (!rc && n == FILE_BYTES)
         rc = moec_fail(err, MOEC_E_SPEC, "config %s is larger than %d bytes", path, FILE_BYTES);
     fclose(f);
@@ -205,7 +207,8 @@ static moec_status run_file(lua_State *L, const char *path, moec_error *err) {
     lua_sethook(L, too_long, LUA_MASKCOUNT, LUA_STEPS);
     if (bad || lua_pcall(L, 0, 1, 0)) {
         const char *why = lua_tostring(L, -1);
-        return moec_fail(err, MOEC_E_SPEC, "config %s", why ? why : "failed without a message");
+        moec_fail(err, MOEC_E_SPEC, "config %s", why ? why : "failed without a message");
+        return moec_hint(err, MOEC_E_SPEC, "a config is a Lua file that returns a table: examples/demo.lua is one");
     }
     if (!lua_istable(L, -1)) {
         moec_fail(err, MOEC_E_SPEC, "config %s returns a %s, not a table", path,

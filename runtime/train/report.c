@@ -156,6 +156,11 @@ static void page(FILE *out, const char *run, const run_log *r, const smoothed *s
     fprintf(out, "</main>\n<div id=\"tip\" hidden></div>\n<script>%s</script></body></html>\n", report_js);
 }
 
+static moec_status cannot_write(const char *path, moec_error *err) {
+    moec_fail(err, MOEC_E_IO, "report %s: %s", path, strerror(errno));
+    return moec_hint(err, MOEC_E_IO, "-o names a file on a disk with room, in a folder that you may write");
+}
+
 moec_status report_write(const char *run, const char *path, moec_error *err) {
     run_log log;
     smoothed smooth = {0};
@@ -164,13 +169,13 @@ moec_status report_write(const char *run, const char *path, moec_error *err) {
     moec_status rc = smooth_all(&log, &smooth, err);
     snprintf(temporary, sizeof temporary, "%.1100s.tmp-%ld", path, (long)getpid());
     FILE *out = rc ? NULL : fopen(temporary, "w");
-    if (!rc && !out) rc = moec_fail(err, MOEC_E_IO, "report %s: %s", path, strerror(errno));
+    if (!rc && !out) rc = cannot_write(path, err);
     if (out) {
         page(out, run, &log, &smooth);
         bool bad = ferror(out) != 0;
         bad = fclose(out) || bad;
         if (bad || rename(temporary, path)) {
-            rc = moec_fail(err, MOEC_E_IO, "report %s: %s", path, strerror(errno));
+            rc = cannot_write(path, err);
             unlink(temporary);
         }
     }
