@@ -14,7 +14,7 @@ T_CASE(wrong_use_is_explained) {
     static const struct { const char *words; int code; const char *says; } wrong[] = {
         {"verify", 2, "a SPEC is needed"},
         {"verify E=8 K=9", 2, "K=9 is larger than E=8"},
-        {"verify E=8 --op nothing", 2, "no op named nothing"},
+        {"verify E=8 --op nothing", 2, "--op nothing: no such op"},
         {"verify E=8 -t nowhere", 2, "unknown target"},
         {"verify E=8 --routing sideways", 2, "unknown pattern"},
         {"verify E=8 --routing zipf", 2, "a value follows"},
