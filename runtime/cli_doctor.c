@@ -51,14 +51,23 @@ static void check_machine(doctor *d) {
     say(d, "machine", "ok", text, "");
 }
 
+/* Why a machine that has a driver cannot run a target; "" where the driver is what is missing. */
+static void reason(const moec_error *err, char text[400]) {
+    const char *line = strchr(err->text, '\n'); /* below "device sm_90a" */
+    *text = 0;
+    if (err->status == MOEC_E_TOOL || !line) return;
+    snprintf(text, 400, ": %.*s", (int)strcspn(line + 1, "\n"), line + 1);
+}
+
 static void check_targets(doctor *d) {
     for (int i = 0; moec_target_at(i); i++) {
         const moec_target *t = moec_target_at(i);
         moec_device *device;
         moec_error err = {0};
         if (moec_device_open(t->name, 0, &device, &err)) {
-            char detail[512], costs[128] = "";
-            snprintf(detail, sizeof detail, "needs %s", t->needs);
+            char detail[600], costs[128] = "", why[400];
+            reason(&err, why);
+            snprintf(detail, sizeof detail, "needs %s%s", t->needs, why);
             if (!strcmp(t->family, "cpu"))
                 snprintf(costs, sizeof costs, "-t cpu takes the next best target here: %s",
                          moec_cpu_best()->name);
@@ -120,6 +129,22 @@ static void check_cache(doctor *d) {
     moec_cache_close(cache);
 }
 
+static void say_gpu(doctor *d, const moec_cuda *cuda, int index) {
+    char what[24], name[128] = "?", detail[320];
+    CUdevice device = 0;
+    int major = 0, minor = 0, sms = 0;
+    size_t bytes = 0;
+    bool good = !cuda->device_get(&device, index) && !cuda->device_name(name, sizeof name, device) &&
+                !cuda->device_attribute(&major, CU_ATTR_MAJOR, device) &&
+                !cuda->device_attribute(&minor, CU_ATTR_MINOR, device) &&
+                !cuda->device_attribute(&sms, CU_ATTR_SMS, device) && !cuda->device_memory(&bytes, device);
+    snprintf(what, sizeof what, "GPU %d", index);
+    snprintf(detail, sizeof detail, "%s, compute capability %d.%d, %d SMs, %.1f GiB", name, major, minor, sms,
+             (double)bytes / (1 << 30));
+    if (good) say(d, what, "ok", detail, "");
+    else say(d, what, "missing", name, "the driver does not answer about it: nvidia-smi may say why");
+}
+
 static void check_cuda(doctor *d) {
     const moec_cuda *cuda;
     moec_error err = {0};
@@ -130,7 +155,11 @@ static void check_cuda(doctor *d) {
     }
     snprintf(detail, sizeof detail, "%s, CUDA %d.%d", cuda->path, cuda->version / 1000,
              cuda->version / 10 % 100);
-    say(d, "CUDA driver", "ok", detail, "");
+    int count = 0;
+    bool any = !cuda->device_count(&count) && count;
+    say(d, "CUDA driver", any ? "ok" : "note", detail,
+        any ? "" : "it sees no GPU; CUDA_VISIBLE_DEVICES says which GPUs a process sees");
+    for (int i = 0; i < count; i++) say_gpu(d, cuda, i);
 }
 
 static void check_nvrtc(doctor *d) {
@@ -141,8 +170,12 @@ static void check_nvrtc(doctor *d) {
         say_error(d, "NVRTC", &err, "no CUDA kernel can be compiled");
         return;
     }
+    const moec_cuda *cuda;
+    bool newer = !moec_cuda_open(&cuda, NULL) && nvrtc->major > cuda->version / 1000;
     snprintf(detail, sizeof detail, "%s, %d.%d", nvrtc->path, nvrtc->major, nvrtc->minor);
-    say(d, "NVRTC", "ok", detail, "");
+    say(d, "NVRTC", newer ? "note" : "ok", detail,
+        newer ? "newer than the driver, which may refuse its kernels; update the driver, or point MOEC_NVRTC at an "
+                "older one" : "");
 }
 
 static void check_cublas(doctor *d) {

@@ -284,6 +284,18 @@ T_CASE(a_fault_in_training_loses_no_checkpoint) {
 
 T_CASE(doctor_explains_what_is_missing) {
     fresh();
+    setenv("FAKE_CUDA_COUNT", "2", 1);
+    T_EQ(moec("doctor"), 0);
+    T_HAS(output, "GPU 1          ok       Paper GPU, compute capability 9.0, 4 SMs, 1.0 GiB");
+    setenv("FAKE_CUDA_CC", "80", 1);
+    setenv("FAKE_CUDA_VERSION", "12040", 1);
+    T_EQ(moec("doctor"), 0);
+    T_HAS(output, "Paper GPU (compute capability 8.0) cannot run sm_90a");
+    T_HAS(output, "newer than the driver, which may refuse its kernels");
+    setenv("FAKE_CUDA_COUNT", "0", 1);
+    T_EQ(moec("doctor"), 0);
+    T_HAS(output, "it sees no GPU");
+    fresh();
     setenv("MOEC_CUDA", "/nowhere/libcuda.so.1", 1);
     setenv("MOEC_NVRTC", "/nowhere/libnvrtc.so", 1);
     T_EQ(moec("doctor"), 0); /* the CPU is there */
