@@ -521,6 +521,29 @@ T_CASE(kills_do_not_change_the_result) {
     T_OK(same_files(end_a, end_b, "optimizer.safetensors"));
 }
 
+/* A second process in the same run is refused while the first lives; SIGTERM saves and ends in order. */
+T_CASE(a_run_has_one_trainer_which_ends_in_order) {
+    char command[3000], output[8000], path[1024];
+    int found = 0;
+    setup();
+    write_program_config(at("shared"), at("corpus.txt"));
+    snprintf(command, sizeof command,
+             "build/moec train %s steps=100000 save_every=0 --threads 1 > %s 2>&1 & first=$!; "
+             "for i in $(seq 100); do grep -q loss %s && break; sleep 0.1; done; "
+             "build/moec train %s steps=3 --threads 1 --fresh; echo second $?; kill -TERM $first; wait $first; "
+             "echo first $?; tail -n 4 %s",
+             at("program.lua"), at("first.txt"), at("first.txt"), at("program.lua"), at("first.txt"));
+    T_EQ(program(command, 0, output, sizeof output), 0);
+    T_HAS(output, "is being trained by another process: process ");
+    T_HAS(output, "second 1");
+    T_HAS(output, "first 0");
+    T_HAS(output, "stopped after ");
+    T_NEED(!ckpt_newest(at("shared"), path, &found, &err) && found);
+    ckpt_summary s;
+    T_EQ(ckpt_verify(path, &s, &err), MOEC_OK);
+    T_OK(s.state.step > 0);
+}
+
 T_CASE(a_full_disk_is_reported_and_survived) {
     char command[1500], output[8000], path[1024];
     int found = 0;

@@ -6,11 +6,14 @@
  * gradient norm are known to be finite. */
 #include "train.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +32,7 @@ typedef struct loop {
     int32_t *tokens, *targets;  /* [batch * seq] */
     int64_t saved_step;         /* -1 when this state is not on disk */
     bool save_failed;           /* the latest attempt */
+    int lock;                   /* descriptor of RUN/lock, held while the run lasts; -1: none */
     double mark, mark_flops;    /* since the last line of the log */
     int64_t mark_tokens;
     moec_error *err;
@@ -117,6 +121,25 @@ static moec_status initialise(loop *l) {
     if (found && l->options->mode == TRAIN_RESUME) return load(l, path);
     if (l->options->mode == TRAIN_FRESH) remove_old(c);
     return params_init(&l->model->params, c, l->err);
+}
+
+/* One process trains in a run at a time: a job that was queued again while the first still lives is told
+ * so. The lock ends with its process. Where the file system has no locks, nothing is checked. */
+static moec_status lock_run(loop *l) {
+    char path[600], host[64] = "?", holder[128] = "";
+    snprintf(path, sizeof path, "%s/lock", l->config->run);
+    l->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (l->lock < 0) return MOEC_OK; /* what cannot be written is said by the log and the checkpoints */
+    if (flock(l->lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) {
+        ssize_t n = pread(l->lock, holder, sizeof holder - 1, 0);
+        holder[n > 0 ? strcspn(holder, "\n") : 0] = 0;
+        moec_fail(l->err, MOEC_E_IO, "the run %s is being trained by another process: %s", l->config->run, holder);
+        return moec_hint(l->err, MOEC_E_IO, "wait for it or end it, or give another train.run");
+    }
+    gethostname(host, sizeof host - 1);
+    int n = snprintf(holder, sizeof holder, "process %ld on %s\n", (long)getpid(), host);
+    if (ftruncate(l->lock, 0) || pwrite(l->lock, holder, (size_t)n, 0) < 0) return MOEC_OK; /* a courtesy */
+    return MOEC_OK;
 }
 
 /* ---- one step ---- */
@@ -349,6 +372,7 @@ static moec_status prepare(loop *l) {
     say(l, "data: %s, %" PRId64 " training and %" PRId64 " held-out tokens, unigram entropy %.3f bits", c->path,
         l->data.train_tokens, l->data.held_tokens, l->result->unigram_bits);
     MOEC_TRY(durable_mkdir(c->run, l->err));
+    MOEC_TRY(lock_run(l));
     MOEC_TRY(model_create(l->device, c, c->batch * c->seq, true, &l->model, l->err));
     MOEC_TRY(initialise(l));
     MOEC_TRY(trainlog_open(&l->log, c->run, l->err));
@@ -362,7 +386,7 @@ moec_status train_run(moec_device *device, const train_config *config, const tra
                       train_result *result, moec_error *err) {
     moec_error own = {0};
     loop l = {.device = device, .config = config, .options = options, .result = result,
-              .saved_step = -1, .err = err ? err : &own};
+              .saved_step = -1, .lock = -1, .err = err ? err : &own};
     memset(result, 0, sizeof *result);
     result->loss = result->held_out = (double)NAN; /* until there is one */
     l.state.seed = config->seed;
@@ -377,5 +401,6 @@ moec_status train_run(moec_device *device, const train_config *config, const tra
     dataset_close(&l.data);
     free(l.tokens);
     free(l.targets);
+    if (l.lock >= 0) close(l.lock);
     return rc;
 }
