@@ -495,8 +495,10 @@ moec_status moec_case_solve(moec_case *c, const moec_target *target, moec_error 
 
 double moec_case_work(const moec_op *op, const moec_spec *s, int64_t T) {
     double rows = (double)T * (double)s->K, HU = (double)s->H * (double)moec_spec_U(s);
-    double attention = (double)T * SHORT_SEQ * (double)(s->heads * s->dim);
-    if (strstr(op->name, "attention")) return 4 * attention;
+    /* A query meets half of its sequence, on average; two products forward, five backward. */
+    double pairs = (double)T * (double)(T < LONG_SEQ ? T : LONG_SEQ) / 2 * (double)(s->heads * s->dim);
+    if (op->id == MOEC_OP_attention) return 2 * pairs;
+    if (op->id == MOEC_OP_attention_bwd) return 5 * pairs;
     if (strstr(op->name, "linear")) return (double)T * (double)s->H * (double)s->F;
     if (!strcmp(op->name, "xent")) return (double)T * (double)s->V;
     if (!strcmp(op->name, "embed_bwd")) return (double)T * (double)(s->V * s->H);
