@@ -1,9 +1,9 @@
 /* The CUDA family's toolchain: NVRTC in this process, straight to a cubin (PTX for the generic target).
  *
  * The log carries ptxas' report. A kernel that needs more shared memory than there is cannot start; one
- * that spills registers, or whose wgmma instructions ptxas had to serialise, is far slower than it looks:
- * all three are errors here, so that no search and no
- * user meets such a binary unawares. */
+ * that spills registers, keeps an array in local memory, or whose wgmma instructions ptxas had to serialise,
+ * is far slower than it looks: all of these are errors here, so that no search and no user meets such a
+ * binary unawares. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +50,9 @@ static moec_status judge(const moec_target *machine, const char *log, moec_error
     long spill = largest_before(log, "bytes spill stores");
     if (spill)
         return moec_fail(err, MOEC_E_COMPILE, "the kernel spills %ld bytes of registers", spill);
+    long frame = largest_before(log, "bytes stack frame"); /* what is spilled lies in it too */
+    if (frame)
+        return moec_fail(err, MOEC_E_COMPILE, "the kernel keeps %ld bytes a thread in local memory", frame);
     const char *serial = strstr(log, "wgmma.mma_async instructions are serialized");
     if (serial)
         return moec_fail(err, MOEC_E_COMPILE, "ptxas serialises the kernel's wgmma instructions: %.200s",

@@ -1,6 +1,7 @@
 /* The CUDA family as far as this machine allows. With NVRTC: every kernel of a layer and of the
- * trainer becomes a cubin, without spills, for sm_80 (also in Hopper's instructions) and sm_90a. Without a GPU: the errors say what
- * is missing. With one: memory and pointers that cannot be used are refused, and the device lives on. */
+ * trainer becomes a cubin, without spills or local memory, for sm_80 (also in Hopper's instructions) and
+ * sm_90a. Without a GPU: the errors say what is missing. With one: memory and pointers that cannot be used
+ * are refused, and the device lives on. */
 #include "t.h"
 
 #include <jansson.h>
@@ -71,7 +72,7 @@ static void compile(const char *target, const char *ops, const char *spec, int l
 }
 
 /* The generic target keeps PTX, which nobody has given registers yet: its GEMMs once more, as the driver
- * would finish them on a machine of that architecture. A spill is an error of the toolchain. */
+ * would finish them on a machine of that architecture, and attention. Spills and local memory are errors of the toolchain. */
 static void finish(const char *flags, const char *ops, const char *spec) {
     moec_target real = *moec_target_find("sm_80");
     char path[MOEC_PATH_BYTES], file[MOEC_PATH_BYTES], id[MOEC_TOOLCHAIN_ID_BYTES];
@@ -122,9 +123,22 @@ T_CASE(ragged_generic_gemms_keep_their_registers_on_sm_80) {
 T_CASE(generic_gemms_keep_their_registers_on_sm_90) {
     finish("--gpu-architecture=sm_90", "up,dh,dw1", "E=8 K=2 H=256 F=512 wgrad=same act=gelu");
 }
+T_CASE(generic_attention_keeps_its_registers_on_sm_80) {
+    finish("--gpu-architecture=sm_80", "attention,attention_bwd", "heads=6 kv=2 dim=72");
+    finish("--gpu-architecture=sm_80", "attention,attention_bwd", "heads=4 kv=2 dim=128");
+}
 /* What Hopper's own templates leave: interleaved gates, and <dout, b2>. */
 T_CASE(the_generic_gemms_for_sm_90a) {
     compile("sm_90a", "up,dh", "E=60 K=4 H=136 F=72 bias=1 layout=interleaved", 2);
+}
+
+/* Sums of one step: the loop is gone. */
+T_CASE(shallow_generic_gemms_for_sm_90a) {
+    compile("sm_90a", "up,dh", "E=16 K=8 H=64 F=400 layout=interleaved", 2);
+    compile("sm_90a", "up,dh", "E=16 K=8 H=32 F=512 bias=1", 2);
+}
+T_CASE(shallow_generic_gemms_keep_their_registers_on_sm_80) {
+    finish("--gpu-architecture=sm_80", GEMMS, "E=16 K=8 H=32 F=512 bias=1");
 }
 
 /* ---- what ptxas reports, from NVRTC itself ---- */
@@ -140,6 +154,16 @@ static const char spills[] =
     "        for (int i = 0; i < 128; i++) v[i] = v[i] * v[(i + 37) % 128] + 1.0f;\n"
     "#pragma unroll\n"
     "    for (int i = 0; i < 128; i++) out[i * 1024 + threadIdx.x] = v[i];\n"
+    "}\n";
+
+/* An array that is indexed by what only the running kernel knows. */
+static const char indexes[] =
+    "extern \"C\" __global__ void kernel(const int *in, float *out) {\n"
+    "    float v[8];\n"
+    "#pragma unroll\n"
+    "    for (int i = 0; i < 8; i++) v[i] = out[i];\n"
+    "    for (int i = 0; i < 8; i++) v[in[i]] += 1.0f;\n"
+    "    out[threadIdx.x] = v[in[threadIdx.x]];\n"
     "}\n";
 
 /* An accumulator is changed while the multiplication that writes it is on its way. */
@@ -183,6 +207,9 @@ static void report(const char *text, moec_status want, const char *says) {
 }
 
 T_CASE(a_kernel_that_spills_is_rejected) { report(spills, MOEC_E_COMPILE, "bytes of registers"); }
+T_CASE(a_kernel_with_an_array_in_local_memory_is_rejected) {
+    report(indexes, MOEC_E_COMPILE, "the kernel keeps 32 bytes a thread in local memory");
+}
 T_CASE(a_kernel_whose_wgmma_is_serialised_is_rejected) {
     report(serialises, MOEC_E_COMPILE, "ptxas serialises the kernel's wgmma instructions");
 }
