@@ -26,12 +26,15 @@ return {
             return shared(r.config) <= r.target.shared_bytes end },
     },
     -- Two blocks share a multiprocessor. On an H100 steps of 64 were best (docs/notes.md); elsewhere three
-    -- steps of 32 let two blocks fit into the 100 KiB of compute capability 8.6 and 8.9 too.
+    -- steps of 32 let two blocks fit into the 100 KiB of compute capability 8.6 and 8.9 too. Where all of dh's sum is
+    -- one step there is no loop, and ptxas holds so much at once that tiles of 128 rows spill a register or two.
     default = function(r)
         local rows = r.tokens > 0 and r.tokens * r.spec.K // r.spec.E or 4096
-        local bm = rows <= 64 and 64 or 128
-        if r.target.name == "sm_90a" then return { bm = bm, bn = 128, bk = 64, spread = 2, stages = 3, group = 8 } end
-        return { bm = bm, bn = 128, bk = 32, spread = 4, stages = 3, group = 8 }
+        local hopper = r.target.name == "sm_90a"
+        local bk = hopper and 64 or 32
+        local one_step = r.op.name == "dh" and r.spec.H <= bk
+        return { bm = (rows <= 64 or one_step) and 64 or 128, bn = 128, bk = bk, spread = hopper and 2 or 4, stages = 3,
+                 group = 8 }
     end,
     derive = function(r)
         local s, c, name = shapes[r.op.name], r.config, r.op.name
