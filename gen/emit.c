@@ -12,6 +12,7 @@
 
 #include "lhost.h"
 #include "moec_version.h"
+#include "prune.h"
 
 const char *moec_version(void) { return MOEC_VERSION; }
 
@@ -238,8 +239,10 @@ static moec_status fill(lua_State *L, const moec_request *q, moec_kernel *kernel
     lua_getfield(L, -1, "body");
     size_t bytes;
     const char *body = lua_tolstring(L, -1, &bytes);
+    size_t head = t.used;
     add(&t, body, bytes);
     lua_pop(L, 1);
+    if (!t.failed && !strcmp(q->target->family, "cuda")) t.used = head + moec_prune(t.data + head);
     kernel->source = t.data;
     kernel->source_bytes = t.used;
     kernel->symbol = strdup(field(L, "symbol"));

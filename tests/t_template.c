@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "gen.h"
+#include "prune.h"
 #include "t.h"
 
 static moec_gen *gen;
@@ -82,6 +83,37 @@ T_CASE(lint_names_line_and_rule) {
     T_EQ(moec_lint("#include <stdio.h>\n", &err), MOEC_E_TEMPLATE);
     T_EQ(moec_lint("int a;\n", &err), MOEC_E_TEMPLATE);
     T_HAS(err.text, "header lacks");
+}
+
+/* ---- helpers that a kernel does not use ---- */
+
+T_CASE(what_nothing_names_goes) {
+    static const struct { const char *all, *left; } rows[] = {
+        {"DEVICE int a() { return 1; }\nKERNEL k() { a(); }\n", "DEVICE int a() { return 1; }\nKERNEL k() { a(); }\n"},
+        {"DEVICE int a() { return 1; }\nKERNEL k() {}\n", "KERNEL k() {}\n"},
+        {"DEVICE int b() { return 1; }\nDEVICE int a() { return b(); }\nKERNEL k() {}\n", "KERNEL k() {}\n"},
+        /* strings and comments name nothing */
+        {"DEVICE int a() {\n    asm(\"{ b }\"); // b }\n}\nDEVICE int b() { return 1; }\nKERNEL k() { a(); }\n",
+         "DEVICE int a() {\n    asm(\"{ b }\"); // b }\n}\nKERNEL k() { a(); }\n"},
+        {"// of a\n// and more\nDEVICE int a() {\n}\nDEVICE int b() {\n}\nKERNEL k() { b(); }\n",
+         "DEVICE int b() {\n}\nKERNEL k() { b(); }\n"},
+        {"// ---- one ----\nDEVICE int a() { return 1; }\n\n// ---- two ----\n\nKERNEL k() {}\n",
+         "// ---- two ----\n\nKERNEL k() {}\n"},
+        {"#define A(x) \\\n    x\n#define B 1\ntypedef int t; // u\ntypedef int u;\nKERNEL k() { u v = B; }\n",
+         "#define B 1\ntypedef int u;\nKERNEL k() { u v = B; }\n"},
+        {"const int A = 1; // one\nconst int B = 2, C = 3;\nenum { D = 4 };\nKERNEL k() {}\n",
+         "const int B = 2, C = 3;\nKERNEL k() {}\n"},
+        {"template <int N> struct s { int x[N]; };\nstruct __align__(16) r { int x; };\nKERNEL k(r) {}\n",
+         "struct __align__(16) r { int x; };\nKERNEL k(r) {}\n"},
+        {"template <int N>\nDEVICE void a(int x,\n              int y) {\n}\nKERNEL k(\n    int x\n) {\n    a<1>(x);\n}\n",
+         "template <int N>\nDEVICE void a(int x,\n              int y) {\n}\nKERNEL k(\n    int x\n) {\n    a<1>(x);\n}\n"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char text[512];
+        snprintf(text, sizeof text, "%s", rows[i].all);
+        T_EQ(moec_prune(text), strlen(rows[i].left));
+        T_STR(text, rows[i].left);
+    }
 }
 
 T_MAIN
