@@ -32,6 +32,26 @@ typedef struct job {
 
 /* ---- one kernel ---- */
 
+static json_t *expressions(const char (*list)[MOEC_EXPR_BYTES], int from, int to) {
+    json_t *array = json_array();
+    for (int i = from; i < to; i++) json_array_append_new(array, json_string(list[i]));
+    return array;
+}
+
+static json_t *tmaps_json(const moec_launch *l) {
+    json_t *list = json_array();
+    for (int i = 0; i < l->tmap_count; i++) {
+        const moec_tmap *m = &l->tmap[i];
+        json_t *box = json_array();
+        for (int k = 0; k < m->rank; k++) json_array_append_new(box, json_integer(m->box[k]));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:o, s:o, s:i}", "arg", m->arg, "offset",
+                                              *m->offset ? m->offset : "0", "dim", expressions(m->dim, 0, m->rank),
+                                              "stride", expressions(m->stride, 1, m->rank), "box", box, "swizzle",
+                                              m->swizzle));
+    }
+    return list;
+}
+
 static json_t *launch_json(const moec_launch *l) {
     json_t *object = json_pack("{s:s}", "scratch", l->scratch);
     if (*l->grid)
@@ -39,6 +59,7 @@ static json_t *launch_json(const moec_launch *l) {
                                                  "block", l->block, "cluster", l->cluster,
                                                  "shared_bytes", l->shared_bytes, "pdl", l->pdl));
     if (l->phases > 1) json_object_set_new(object, "phases", json_integer(l->phases));
+    if (l->tmap_count) json_object_set_new(object, "tensor_maps", tmaps_json(l));
     return object;
 }
 

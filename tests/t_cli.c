@@ -26,21 +26,23 @@ static bool plan_has(const char *text) {
     return has;
 }
 
-/* The kernel at hand is decided, the plan is whole, the program ends by the signal. */
+/* Stopped while it searches the second of three kernels: that one is decided, the plan is whole, the program
+ * ends by the signal. */
 T_CASE(a_search_that_is_stopped_keeps_what_it_found) {
-    char plan[64];
+    char command[512];
     make_dir();
-    snprintf(plan, sizeof plan, "%s/stopped.plan", dir);
-    const char *argv[] = {"timeout", "--preserve-status", "-s", "TERM", "3", "build/moec", "tune", "E=4", "K=2", "H=64",
-                          "F=64", "--tokens", "64", "--threads", "1", "--sets", "1", "--repeat", "3", "--op",
-                          "down,dw1", "--candidates", "5000", "--seconds", "100", "-o", plan, NULL};
+    snprintf(command, sizeof command,
+             "build/moec tune E=4 K=2 H=64 F=64 --tokens 64 --threads 1 --sets 1 --repeat 3 --op up,down,dw1 "
+             "--candidates 5000 --seconds 2 -o %s/stopped.plan & p=$!; "
+             "until [ -s %s/stopped.plan ]; do sleep 0.1; done; kill -TERM $p; wait $p", dir, dir);
+    const char *argv[] = {"sh", "-c", command, NULL};
     moec_error err = {0};
     moec_process p = {.argv = argv, .limit_s = limit_s, .output = output, .output_bytes = sizeof output};
     T_NEED(!moec_process_run(&p, &err));
     T_EQ(p.exit_code, 128 + 15);
     T_HAS(output, "(time ran out)");
-    T_OK(plan_has("\ndown : ") && !plan_has("\ndw1 : "));
-    T_EQ(moec("bench E=4 K=2 H=64 F=64 --tokens 64 --threads 1 --repeat 1 --op down --no-peers --plan @/stopped.plan"), 0);
+    T_OK(plan_has("\nup : ") && !plan_has("\ndw1 : "));
+    T_EQ(moec("bench E=4 K=2 H=64 F=64 --tokens 64 --threads 1 --repeat 1 --op up --no-peers --plan @/stopped.plan"), 0);
 }
 
 T_CASE(a_damaged_plan_is_refused) {
@@ -221,6 +223,24 @@ T_CASE(gen_writes_the_same_bytes_twice) {
     free(one), free(two);
 }
 
+/* All that a program of one's own needs to launch a Hopper kernel. */
+T_CASE(gen_says_how_to_launch) {
+    json_error_t why;
+    T_EQ(moec("gen E=8 K=2 H=512 F=256 -t sm_90a --op down -o @/launch"), 0);
+    char *text = slurp("launch/manifest.json");
+    T_NEED(text);
+    json_t *value = json_loads(text, 0, &why);
+    json_t *kernel = json_array_get(json_object_get(value, "kernels"), 0), *launch = json_object_get(kernel, "launch");
+    json_t *maps = json_object_get(launch, "tensor_maps"), *map = json_array_get(maps, 0);
+    T_NEED(map);
+    T_OK(json_integer_value(json_object_get(launch, "block")) >= 128);
+    T_OK(json_array_size(maps) >= 2);
+    T_STR(json_string_value(json_object_get(map, "arg")), "a");
+    T_EQ(json_array_size(json_object_get(map, "stride")) + 1, json_array_size(json_object_get(map, "dim")));
+    json_decref(value);
+    free(text);
+}
+
 T_CASE(gen_replaces_its_own_and_spares_others) {
     char path[MOEC_PATH_BYTES];
     struct stat st;
@@ -263,8 +283,11 @@ T_CASE(gen_that_is_stopped_leaves_what_was_there) {
     setenv("MOEC_CC", in_dir("slow"), 1); /* a compiler that gives the signal time to come */
     static const char slow[] = "#!/bin/sh\nsleep 0.3\nexec cc \"$@\"\n";
     T_NEED(!moec_file_write(in_dir("slow"), slow, sizeof slow - 1, false, NULL) && !chmod(in_dir("slow"), 0755));
-    const char *argv[] = {"timeout", "--preserve-status", "-s", "TERM", "1", "build/moec", "gen", "E=8", "K=2",
-                          "-t", "cpu-avx2", "--compile", "-o", out, NULL};
+    char command[512];
+    snprintf(command, sizeof command,
+             "build/moec gen E=8 K=2 -t cpu-avx2 --compile -o %s & p=$!; "
+             "until ls -d %s/.moec-gen.* >/dev/null 2>&1; do sleep 0.05; done; kill -TERM $p; wait $p", out, dir);
+    const char *argv[] = {"sh", "-c", command, NULL};
     moec_error err = {0};
     moec_process p = {.argv = argv, .limit_s = limit_s, .output = output, .output_bytes = sizeof output};
     T_NEED(!moec_process_run(&p, &err));
