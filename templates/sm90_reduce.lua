@@ -10,23 +10,31 @@ local function shared_bytes(r)
         + (sorted(r) and 2 * r.spec.E or 0)
 end
 
--- What splitting costs, in steps: the second phase, and each piece. Pieces are numbered beside 32 experts at most.
+-- What splitting costs, in steps: the second phase, and each piece; the kernel gets these figures. Pieces are numbered
+-- beside 32 experts at most.
 local SPLIT = { cost = 16, piece = 4, parts = 16, slots = 2, experts = 32 }
 
+-- Steps of a last round of `rest` items, cut where that is cheaper: what plan_split of part/sm90_split_plan reckons.
+local function last_round(rest, clusters, steps)
+    local best = steps
+    for parts = 2, SPLIT.parts do
+        if rest * parts > SPLIT.slots * clusters then break end
+        local rounds = lib.ceil_div(rest * parts, clusters)
+        best = math.min(best, rounds * (steps // parts + SPLIT.piece) + SPLIT.cost)
+    end
+    return best
+end
+
 -- Is the last round of tiles so empty, on a GPU of 132 SMs and with experts of the rows expected, that cutting its tiles
--- by rows saves a tenth of the time? The kernel decides again, with the rows it finds (part/sm90_split_plan).
+-- by rows saves a tenth of the time? The kernel decides again, with the rows it finds.
 local function split_pays(r)
     local experts, rows = r.spec.E, r.tokens > 0 and r.tokens * r.spec.K // r.spec.E or 4096
     if dense(r) then experts, rows = 1, r.tokens > 0 and r.tokens or 4096 end
     if experts > SPLIT.experts then return false end
     local div, clusters, steps = r.lib.ceil_div, 66, rows // 64
     local items = experts * div(r.spec.H, 256) * div(width(r), 256)
-    local rest, best = items % clusters, steps
-    for parts = 2, SPLIT.parts do
-        if rest * parts > SPLIT.slots * clusters then break end
-        best = math.min(best, div(rest * parts, clusters) * (steps // parts + SPLIT.piece) + SPLIT.cost)
-    end
-    return rest > 0 and steps - best > (items // clusters + 1) * steps // 10
+    local rest = items % clusters
+    return rest > 0 and steps - last_round(rest, clusters, steps) > (items // clusters + 1) * steps // 10
 end
 
 -- Bytes of the pieces' sums: none when experts are so short that no part is worth its cost.
