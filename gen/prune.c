@@ -20,6 +20,7 @@ typedef struct item {
     size_t bytes;
     const char *name;        /* DEFINITION: what it defines */
     size_t name_bytes;
+    int arity;               /* of a function; -1: not one */
     bool live;
 } item;
 
@@ -119,6 +120,20 @@ static int count_of(const char *at, const char *end, char wanted) {
     return n;
 }
 
+/* Arguments or parameters in the brackets that begin at `at`; -1 when none begin there. */
+static int arity_at(const char *at, const char *end) {
+    int depth = 0, count = 0;
+    at = code(at, end);
+    if (at == end || *at != '(') return -1;
+    for (; at < end; at = code(at + 1, end)) {
+        if (strchr("({[", *at)) depth++;
+        if (strchr(")}]", *at) && --depth == 0) return count;
+        if (*at == ',' && depth == 1) count++;
+        else if (!count && depth && *at != '(' && !isspace((unsigned char)*at)) count = 1;
+    }
+    return -1;
+}
+
 /* Tells definitions that may go, and what they are called. */
 static void classify(item *it) {
     const char *end = it->text + it->bytes, *at = past_template(it->text, end);
@@ -128,6 +143,7 @@ static void classify(item *it) {
         next_word(&at, end, &it->name, &it->name_bytes);
     } else if (begins(at, "DEVICE")) {
         name_before(it, at, end, '(');
+        it->arity = arity_at(it->name + it->name_bytes, end);
     } else if (begins(at, "typedef") && !count_of(at, end, '(') && !count_of(at, end, '[')) {
         name_before(it, at, end, ';');
     } else if (single && (begins(at, "enum") || begins(at, "const"))) {
@@ -139,7 +155,7 @@ static void classify(item *it) {
 }
 
 static item next_item(const char *at) {
-    item it = {.kind = CODE, .text = at};
+    item it = {.kind = CODE, .text = at, .arity = -1};
     const char *end;
     if (*at == '\n') it.kind = BLANK, end = at + 1;
     else if (!strncmp(at, "// ----", 7)) it.kind = SECTION, end = line_end(at);
@@ -168,11 +184,19 @@ static bool cut_up(cut *c, const char *text) {
 
 static void enliven(cut *c, item *it);
 
-static void name_used(cut *c, const char *word, size_t bytes) {
+static bool is_called(const item *it, const char *word, size_t bytes) {
+    return it->kind == DEFINITION && it->name_bytes == bytes && !memcmp(it->name, word, bytes);
+}
+
+/* A word that stays. Where functions share it, those with the arguments of this call (arity; -1: no call) if
+ * there is one. */
+static void name_used(cut *c, const char *word, size_t bytes, int arity) {
+    bool exact = false;
+    for (int i = 0; i < c->count && arity >= 0 && !exact; i++)
+        exact = c->item[i].arity == arity && is_called(&c->item[i], word, bytes);
     for (int i = 0; i < c->count; i++) {
         item *it = &c->item[i];
-        if (it->kind == DEFINITION && !it->live && it->name_bytes == bytes && !memcmp(it->name, word, bytes))
-            enliven(c, it);
+        if (!it->live && is_called(it, word, bytes) && (!exact || it->arity == arity)) enliven(c, it);
     }
 }
 
@@ -180,7 +204,7 @@ static void enliven(cut *c, item *it) {
     const char *at = it->text, *end = it->text + it->bytes, *word;
     size_t bytes;
     it->live = true;
-    while (next_word(&at, end, &word, &bytes)) name_used(c, word, bytes);
+    while (next_word(&at, end, &word, &bytes)) name_used(c, word, bytes, arity_at(at, end));
 }
 
 /* A comment belongs to what begins right below it. */

@@ -82,8 +82,9 @@ return {
                 "Phase 1: each block adds up the counts of the blocks before it and gives every slot of its own a row.",
                 "A token chooses an expert at most once, so 32 tokens are 32 bits of a mask for each expert: a slot's",
                 "rank is the number of bits below its own, and rows of an expert are in rising slot order.",
-                "Phase 2 (capacity only): one block an expert finds the smallest weight that stays by building its",
-                "bits from the top, and packs the rows that stay.",
+                drops and "Phase 2: one block an expert finds the smallest weight that stays by building its bits from the top,"
+                    or nil,
+                drops and "and packs the rows that stay." or nil,
             },
         }
     end,

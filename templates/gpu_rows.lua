@@ -20,6 +20,7 @@ return {
         local columns = ("((%s+%d)/%d)"):format(s.n, width - 1, width)
         local rows = dense and ("((T+%d)/%d)"):format(tile - 1, tile) or ("((R+%d)/%d+E)"):format(tile - 1, tile)
         local grid = r.op.name == "dh" and rows .. "+1" or rows .. "*" .. columns
+        local gathers = r.op.name == "up" or r.op.name == "dh"
         local b = lib.type_bytes[r.spec.dtype]
         return {
             launch = { grid = grid, block = threads, pdl = 0 },
@@ -36,7 +37,8 @@ return {
             bytes = ("%d*(R*%s+R*%s+E*%s*%s)"):format(b, s.k, s.n, s.k, s.n),
             prose = {
                 "A block makes TILE_ROWS x TILE_COLUMNS of the product of one expert: steps of DEPTH go through",
-                "shared memory, each thread keeps 4 x 4 sums. Rows of A are gathered by row_slot while loading.",
+                "shared memory, each thread keeps 4 x 4 sums." ..
+                    (gathers and " Rows of A are gathered by row_slot while loading." or ""),
                 "Tiles past the last row end at once: the grid is an upper bound that needs no count from the host.",
             },
         }

@@ -79,6 +79,35 @@ local function maps_of(r)
              rows_map("dx_row", lib.columns_text(r.spec), 16) }
 end
 
+-- How the kernel of this config works, line by line of its header.
+local function prose_of(r)
+    local beside, pair = r.config.beside == 1, r.config.cluster == 2
+    local a = gathered(r) and "gathered by token with cp.async" or "by TMA"
+    local b = not pair and "by TMA" or beside and "by TMA, each CTA its own columns of it" or
+        "by TMA, each CTA half of it for both"
+    local order = not pair and "each expert's row tiles under each other." or
+        beside and "pairs of column tiles beside each other, whose CTAs read the same rows in step: " ..
+            (gathered(r) and "the second time from L2." or "half each, for both.") or
+        "pairs of row tiles under each other, an odd last one split by columns."
+    local lines = {
+        "Persistent: one CTA an SM" .. (pair and ", two CTAs a cluster" or "") .. ". A warpgroup of producers " ..
+            "fills a ring of stages, 64 deep",
+        "in the sum: rows of A " .. a .. ", and B " .. b .. ".",
+        r.config.pp == 1 and "Two consumer warpgroups take tiles of 128 rows in turn, multiply with wgmma, keep the sums in"
+            or "Two consumer warpgroups multiply 64 rows of a tile each with wgmma, keep the sums in",
+        "registers and " .. (f32_result(r) and "store it from there. " or "finish the tile through shared memory. ") ..
+            (dense(r) and "Tiles are those of one group of T rows:" or "Tiles follow from offsets alone: experts in order,"),
+        order,
+    }
+    if r.config.late == 1 then
+        lines[#lines + 1] = "A tile stays behind, packed in registers, and leaves in parts while the next one multiplies."
+    end
+    lines[#lines + 1] = "Rows behind a group's end are multiplied but never stored" .. (r.config.pp == 1 and "." or
+        "; warpgroups whose 64 rows all lie there do")
+    if r.config.pp == 0 then lines[#lines + 1] = "not multiply." end
+    return lines
+end
+
 return {
     ops = { "up", "down", "dh", "dx", "linear", "linear_dx" },
     targets = { "sm_90a" },
@@ -152,19 +181,7 @@ return {
                 r.config.pp == 1 and "_pp" or r.config.late == 1 and "_late" or ""),
             flops = ("2*%s*%d*%s"):format(rows, depth(r), u),
             bytes = ("2*(%s*%d+%s*%s+%s*%d*%s)"):format(rows, depth(r), rows, u, experts, depth(r), u),
-            prose = {
-                "Persistent: one CTA an SM, two CTAs a cluster. A warpgroup of producers fills a ring of stages, 64 deep",
-                "in the sum: rows of A by TMA, or gathered by token with cp.async, and B by TMA, " ..
-                    (beside and "each CTA its own" or "each CTA half of it for"),
-                (beside and "columns of it. " or "both. ") ..
-                    "Two consumer warpgroups multiply 64 rows each (in turn: whole tiles) with wgmma, keep the sums in",
-                "registers and finish the tile through shared memory. Tiles follow from offsets alone: experts in order,",
-                beside and "pairs of column tiles beside each other, whose CTAs read the same rows in step: " ..
-                    (gathered(r) and "the second time from L2." or "half each, for both.")
-                    or "pairs of row tiles under each other, an odd last one split by columns.",
-                "Rows behind a group's end are multiplied but never stored; warpgroups whose 64 rows all lie there do",
-                "not multiply.",
-            },
+            prose = prose_of(r),
         }
     end,
 }

@@ -95,6 +95,10 @@ T_CASE(what_nothing_names_goes) {
         /* strings and comments name nothing */
         {"DEVICE int a() {\n    asm(\"{ b }\"); // b }\n}\nDEVICE int b() { return 1; }\nKERNEL k() { a(); }\n",
          "DEVICE int a() {\n    asm(\"{ b }\"); // b }\n}\nKERNEL k() { a(); }\n"},
+        {"DEVICE int a(int x) { return x; }\nDEVICE int a(int x, int (&y)[2]) { return x; }\nKERNEL k() { a(1, (2, 3)); }\n",
+         "DEVICE int a(int x, int (&y)[2]) { return x; }\nKERNEL k() { a(1, (2, 3)); }\n"}, /* by arguments */
+        {"DEVICE int a(int x) { return x; }\nDEVICE int a(int x, int y = 2, int z = 3) { return x; }\nKERNEL k() { a(1, 2); }\n",
+         "DEVICE int a(int x) { return x; }\nDEVICE int a(int x, int y = 2, int z = 3) { return x; }\nKERNEL k() { a(1, 2); }\n"},
         {"// of a\n// and more\nDEVICE int a() {\n}\nDEVICE int b() {\n}\nKERNEL k() { b(); }\n",
          "DEVICE int b() {\n}\nKERNEL k() { b(); }\n"},
         {"// ---- one ----\nDEVICE int a() { return 1; }\n\n// ---- two ----\n\nKERNEL k() {}\n",
