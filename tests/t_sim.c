@@ -237,7 +237,7 @@ T_CASE(planted_faults_on_hopper_are_seen) {
 static const struct { const char *copies, *plant; } sum_faults[] = {
     {"late", "(WIDTH % BN + 63) / 64 % 2 ? 0 : 1;=>1;"},
     {"late", "own ? t.row + done : next.row=>t.row + done"},
-    {"late", "token[i] = later[i] < 0 ? -1 :=>token[i] ="},
+    {"late", "token[i] = s.later[i] < 0 ? -1 :=>token[i] ="},
     {"late", "barrier_arrive_after_copies(full);=>barrier_arrive(full);"},
     {"late", "barrier_wait(smem + BAR_FULL + 8 * use.at, use.parity);=>"},
     {"early", "if (kt > 0) release(smem, previous, lane);=>if (kt > 0) release(smem, use.at, lane);"},
