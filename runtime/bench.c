@@ -205,15 +205,23 @@ static int rivals_open(subject *s, moec_bench *bench, rival *rivals) {
 
 typedef struct times { double own[MOST_RUNS], peak[MOST_RUNS], peer[MOEC_BENCH_PEERS][MOST_RUNS]; } times;
 
+/* 0 where the ceiling's library is not here: the first line of why is kept. */
+static void measure_peak(const subject *s, const moec_ceiling_ops *ceiling, moec_bench *bench, double *peak) {
+    static moec_error why;
+    why = (moec_error){0};
+    if (!ceiling->compute(s->data->device, s->spec.dtype, peak, bench->unit, &why)) return;
+    *peak = 0;
+    bench->unit[0] = 0;
+    snprintf(bench->no_unit, sizeof bench->no_unit, "%.*s", (int)strcspn(why.text, "\n"), why.text);
+}
+
 static moec_status one_round(subject *s, const moec_ceiling_ops *ceiling, moec_bench *bench, rival *rivals,
                              int count, times *t, int at, moec_error *err) {
     bool peers = false;
     for (int i = 0; i < count; i++) peers |= rivals[i].plan != NULL;
     if (peers && s->data->device->threads > 1) nanosleep(&(struct timespec){.tv_nsec = spin_nanoseconds}, NULL);
     t->peak[at] = 0;
-    if (ceiling && ceiling->compute &&
-        ceiling->compute(s->data->device, s->spec.dtype, &t->peak[at], bench->unit, NULL))
-        bench->unit[0] = 0; /* its library is not here: no ceiling */
+    if (ceiling && ceiling->compute) measure_peak(s, ceiling, bench, &t->peak[at]);
     MOEC_TRY(sample(s, &t->own[at], err));
     for (int i = 0; i < count; i++)
         if (rivals[i].plan) MOEC_TRY(rival_sample(&rivals[i], s->data->device->threads, s->turn, &t->peer[i][at], err));
@@ -363,11 +371,13 @@ static moec_status run(bench_data *d, moec_bench *bench, const moec_plan *plan, 
     count_rows(d, bench);
     MOEC_TRY(layer_rows(d, bench, plan, err));
     MOEC_TRY(other_ops(d, bench, err));
+    if (!ops || moec_bench_asked(ops, "layer")) {
+        if (d->options->progress) d->options->progress(d->options->user, "layer");
+        MOEC_TRY(bench_layer(d, bench, err));
+    }
     for (int i = 0; i < d->count; i++)
         if (d->buffers[i].sets > bench->sets) bench->sets = d->buffers[i].sets;
-    if (ops && !moec_bench_asked(ops, "layer")) return MOEC_OK;
-    if (d->options->progress) d->options->progress(d->options->user, "layer");
-    return bench_layer(d, bench, err);
+    return MOEC_OK;
 }
 
 moec_status moec_bench_check_cpu_time(const moec_device *device, const moec_bench_options *options, moec_error *err) {

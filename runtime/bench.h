@@ -39,6 +39,7 @@ typedef struct moec_bench_row {
 
 typedef struct moec_bench_layer {
     bool measured;
+    bool difference;            /* backward is both passes less forward; else timed alone */
     double forward_ms, backward_ms;
     double given_forward_ms, given_backward_ms; /* experts and weights given: without the router */
     double gemm_flops;          /* of forward's products; backward's are twice as many */
@@ -48,6 +49,7 @@ typedef struct moec_bench_layer {
 
 typedef struct moec_bench {
     char unit[64];                  /* what the compute ceiling measured; "": none */
+    char no_unit[160];              /* why not; "": no such ceiling for this family */
     double copy;                    /* bytes/s; 0: not measured */
     int64_t rows, most_rows, experts_used; /* routed rows, of the fullest expert, experts with rows */
     int sets;                       /* of the largest weights */

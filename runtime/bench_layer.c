@@ -135,12 +135,14 @@ static moec_status time_in_turn(passes *p, double *forward_ms, double *backward_
     return MOEC_OK;
 }
 
-static moec_status time_passes(passes *p, double *forward_ms, double *backward_ms) {
+static moec_status time_passes(passes *p, double *forward_ms, double *backward_ms, bool *difference) {
+    *difference = false;
     if (!strcmp(p->data->device->target->family, "cpu")) return time_in_turn(p, forward_ms, backward_ms);
     MOEC_TRY(time_alone(p, false, forward_ms));
     MOEC_TRY(time_alone(p, true, backward_ms));
     *backward_ms -= *forward_ms;
     if (*backward_ms <= 0) return time_in_turn(p, forward_ms, backward_ms); /* too short for a difference */
+    *difference = true;
     return MOEC_OK;
 }
 
@@ -187,9 +189,9 @@ moec_status bench_layer(bench_data *d, moec_bench *bench, moec_error *err) {
     MOEC_TRY(moec_layer_create(d->device, text, &options, &p.layer, err));
     moec_status rc = prepare(&p);
     moec_bench_layer *out = &bench->layer;
-    if (!rc) rc = time_passes(&p, &out->forward_ms, &out->backward_ms);
+    if (!rc) rc = time_passes(&p, &out->forward_ms, &out->backward_ms, &out->difference);
     if (!rc) rc = give_choice(&p);
-    if (!rc) rc = time_passes(&p, &out->given_forward_ms, &out->given_backward_ms);
+    if (!rc) rc = time_passes(&p, &out->given_forward_ms, &out->given_backward_ms, &(bool){false});
     out->gemm_flops = gemm_flops(bench, d->spec, d->T);
     bench->layer.saved_bytes = moec_layer_saved_bytes(p.layer, d->T);
     bench->layer.workspace_bytes = moec_layer_workspace_bytes(p.layer, d->T);

@@ -15,14 +15,34 @@ static void print_ratio(const char *format, double value, const char *none) {
     else printf("%s", none);
 }
 
+/* The compute ceiling moves with the clocks: the lowest and the highest of the rows' own. */
+static void print_ceilings(const moec_bench *b) {
+    double low = 0, high = 0;
+    for (int i = 0; i < b->count; i++) {
+        double peak = b->row[i].peak * 1e-12;
+        if (peak > 0 && (low <= 0 || peak < low)) low = peak;
+        if (peak > high) high = peak;
+    }
+    if (b->copy > 0) printf("copy ceiling: %.1f GB/s (read + written)\n", b->copy * 1e-9);
+    if (high > 0) printf("compute ceiling: %s, beside every run: %.4g to %.4g TFLOP/s\n", b->unit, low, high);
+    else if (b->count) printf("compute ceiling: not measured%s%s\n", *b->no_unit ? ": " : "", b->no_unit);
+}
+
 static void print_head(const moec_bench *b, const moec_spec *spec) {
-    printf("rows %" PRId64 ", fullest expert %" PRId64 ", experts with rows %" PRId64 " of %" PRId64
-           ", weights in turn %d\n", b->rows, b->most_rows, b->experts_used, spec->E, b->sets);
-    if (b->copy > 0) printf("copy ceiling %.1f GB/s (read + written)\n", b->copy * 1e-9);
-    if (*b->unit) printf("compute ceiling: %s, measured beside every run\n", b->unit);
-    else printf("compute ceiling: not measured\n");
-    for (int i = 0; i < MOEC_BENCH_PEERS && b->peer[i]; i++)
+    bool peers = false;
+    printf("%" PRId64 " rows, the fullest of %" PRId64 " experts has %" PRId64 ", %" PRId64 " have none\n", b->rows,
+           spec->E, b->most_rows, spec->E - b->experts_used);
+    if (b->sets > 1) printf("weights: %d sets in turn\n", b->sets);
+    else printf("weights: one set, warm where a cache holds it\n");
+    print_ceilings(b);
+    for (int i = 0; i < MOEC_BENCH_PEERS && b->peer[i]; i++) {
         printf("%s %s\n", b->peer[i]->name, b->peer_note[i]);
+        peers |= b->peer_there[i];
+    }
+    if (!b->count) return;
+    printf("ms: median; GB/s: every operand once; %% peak: of the compute ceiling; %% copy: of the copy ceiling, more than\n"
+           "100 where a cache helps; %% bound: the least time by both ceilings, of ms%s\n",
+           peers ? "; ratio: a library's ms over ms" : "");
     printf("\n%-11s %9s %9s %8s %7s %7s %7s", "kernel", "ms", "TFLOP/s", "GB/s", "% peak", "% copy", "% bound");
     for (int i = 0; i < MOEC_BENCH_PEERS && b->peer[i]; i++)
         if (b->peer_there[i]) printf(" %9s ms %6s", b->peer[i]->name, "ratio");
@@ -46,18 +66,20 @@ static void print_row(const moec_bench *b, const moec_bench_row *r, const char *
     printf("  %s\n", r->config);
 }
 
-static void print_layer(const moec_bench_layer *l) {
+/* peak: was there a compute ceiling? */
+static void print_layer(const moec_bench_layer *l, bool peak) {
     double ms = l->forward_ms + l->backward_ms;
-    printf("\nlayer: forward %.3f ms, backward %.3f ms, together %.3f ms", l->forward_ms, l->backward_ms, ms);
-    if (l->flops > 0) printf(", %.3f TFLOP/s", l->flops / ms * 1e-9);
-    printf("\n");
-    printf("products alone: forward %.4g, backward %.4g TFLOP/s\n", l->gemm_flops / l->forward_ms * 1e-9,
-           2 * l->gemm_flops / l->backward_ms * 1e-9);
-    printf("without the router: forward %.3f ms, backward %.3f ms\n", l->given_forward_ms, l->given_backward_ms);
-    if (l->kernels_ms > 0) printf("sum of its kernels %.3f ms\n", l->kernels_ms);
+    printf("\nlayer: forward %.3f ms, backward %.3f ms, together %.3f ms%s\n", l->forward_ms, l->backward_ms, ms,
+           l->difference ? " (backward: both passes less forward alone)" : "");
+    printf("FLOPs of the products alone over these times: forward %.4g, backward %.4g, together %.4g TFLOP/s\n",
+           l->gemm_flops / l->forward_ms * 1e-9, 2 * l->gemm_flops / l->backward_ms * 1e-9, 3 * l->gemm_flops / ms * 1e-9);
+    printf("without the router (choice and weights given): forward %.3f ms, backward %.3f ms\n", l->given_forward_ms,
+           l->given_backward_ms);
+    if (l->kernels_ms > 0) printf("its kernels one by one, combine twice: %.3f ms\n", l->kernels_ms);
     if (l->bound_ms > 0)
-        printf("bound %.3f ms (each kernel at the nearer of its two ceilings): the layer reaches %.1f %%\n",
-               l->bound_ms, 100 * l->bound_ms / ms);
+        printf("bound %.3f ms (each kernel at %s): the layer reaches %.1f %%\n", l->bound_ms,
+               peak ? "the nearer of its two ceilings" : "the copy ceiling: the other is not measured",
+               100 * l->bound_ms / ms);
     printf("saved %.1f MiB, workspace %.1f MiB\n", (double)l->saved_bytes / 1048576,
            (double)l->workspace_bytes / 1048576);
 }
@@ -196,7 +218,7 @@ static moec_status run(cli_call *call, moec_error *err) {
     } else if (!rc) {
         print_head(&bench, &spec);
         for (int i = 0; i < bench.count; i++) print_row(&bench, &bench.row[i], target);
-        if (bench.layer.measured) print_layer(&bench.layer);
+        if (bench.layer.measured) print_layer(&bench.layer, bench.count && bench.row[0].peak > 0);
     }
     moec_device_close(device);
     return rc;

@@ -43,6 +43,14 @@ T_CASE(layer_and_its_rows) {
     T_OK(bench.layer.saved_bytes > 0 && bench.layer.workspace_bytes > 0);
 }
 
+T_CASE(the_layer_alone_takes_its_weights_in_turn) {
+    moec_bench_options o = {.tokens = 16, .routing = "uniform", .seed = 1, .repeat = 2, .sets = 3, .ops = "layer"};
+    T_EQ(run("E=4 K=2 H=32 F=16", o), MOEC_OK);
+    T_EQ(bench.count, 0);
+    T_EQ(bench.sets, 3);
+    T_OK(bench.layer.measured && !bench.layer.difference);
+}
+
 T_CASE(one_op_with_peers) {
     moec_bench_options o = {.tokens = 8, .routing = "uniform", .seed = 1, .repeat = 2, .sets = 1,
                             .ops = "linear", .peers = true};

@@ -143,7 +143,7 @@ bench() {
             >"$out/bench-$shape.txt" 2>&1
         echo "-- $shape"
         awk -v flops="$(echo "$1 $2 $3 $5" | awk '{ print 6 * $1 * $2 * $3 * $4 }')" '
-            / ceiling/ || /^without the router/ { print }
+            /^(copy|compute) ceiling/ || /^without the router/ { print }
             /^(route|up|down|combine|dh|dw2|dw1|dx|route_bwd) / { printf "%s %s ms %s TF %s GB/s; ", $1, $2, $3, $4 }
             /^layer:/ { f = $3; b = $6
                 printf "\nforward %.3f ms %.0f TFLOP/s, backward %.3f ms %.0f TFLOP/s\n", f, flops / f * 1e-9, b, 2 * flops / b * 1e-9 }
