@@ -18,9 +18,11 @@ local function tile_warps(r)
 end
 
 -- Warps of a block: as many as leave one row of E counters each within 32 KiB of shared memory; half as
--- many where a lane works on a token of its own, which takes registers.
+-- many where a lane works on a token of its own, which takes registers, or where groups are chosen among more than five
+-- experts a lane: with 64 registers that spills.
 local function warps(r)
-    local n = (tile_warps(r) > 0 and 512 or 1024) // r.target.warp
+    local many = r.target.dialect == "cuda" and r.spec.groups > 0 and r.spec.E > 160
+    local n = ((tile_warps(r) > 0 or many) and 512 or 1024) // r.target.warp
     while n > 1 and n * r.spec.E * 4 > 32768 do n = n // 2 end
     return n
 end

@@ -105,6 +105,10 @@ T_CASE(a_ragged_f32_layer_for_sm_80) {
     compile("sm_80", "layer", "E=61 K=4 capacity=1.25 H=72 F=40 dtype=f32 act=geglu layout=interleaved", 8);
 }
 T_CASE(a_ragged_bf16_layer_for_sm_90a) { compile("sm_90a", "layer", "E=60 K=4 H=72 F=40 capacity=1.25", 8); }
+T_CASE(groups_of_many_experts_for_sm_90a) {
+    compile("sm_90a", "route,route_bwd", "E=256 K=8 router=sigmoid_bias groups=8/4 scale=2.5", 2);
+    compile("sm_90a", "route", "E=248 K=16 router=sigmoid_bias groups=8/7 capacity=1.25", 1);
+}
 T_CASE(column_blocks_for_sm_80) { compile("sm_80", "down,dx,combine", "E=8 K=2 H=264 F=136 bias=1 columns=88", 3); }
 T_CASE(column_blocks_for_sm_90a) { compile("sm_90a", "down,dx,combine", "E=8 K=2 H=264 F=136 bias=1 columns=88", 3); }
 T_CASE(column_tiles_beside_each_other) { compile("sm_90a", "up", "E=8 K=2 H=2048 F=256", 1); }
