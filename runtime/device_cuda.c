@@ -233,29 +233,14 @@ static void cuda_unload(moec_device *device, moec_module *module) {
 
 /* ---- arguments ---- */
 
-/* Kernels read and write 16 bytes at once where rows are whole multiples of that. */
-static bool misaligned(const moec_module *module, int index, const void *ptr, const moec_sizes *sizes) {
-    const moec_arg_info *arg = &module->kernel.op->args[index];
-    const char *comma = strrchr(arg->shape, ',');
-    int64_t row = 0;
-    if ((uintptr_t)ptr % 16 == 0 || moec_expr(comma ? comma + 1 : arg->shape, sizes, &row, NULL)) return false;
-    return row * (int64_t)moec_type_bytes(moec_arg_dtype(arg, &module->kernel.spec)) % 16 == 0;
-}
-
-/* A host pointer inside a kernel, or one that 16-byte accesses cannot use, would poison the context: refuse
- * it before the launch. Managed and pinned memory have device addresses and pass. */
-static moec_status check_pointer(moec_device *device, const moec_module *module, int index, const void *ptr,
-                                 const moec_sizes *sizes, moec_error *err) {
+/* A host pointer inside a kernel would poison the context: refuse it before the launch. Managed
+ * and pinned memory have device addresses and pass. */
+static moec_status check_pointer(moec_device *device, const moec_op *op, int index, const void *ptr,
+                                 moec_error *err) {
     gpu *g = device->state;
-    const moec_op *op = module->kernel.op;
     const void **slot = &g->seen[((uintptr_t)ptr >> 8) % 256];
     unsigned kind = 0;
     if (!ptr || *slot == ptr) return MOEC_OK;
-    if (misaligned(module, index, ptr, sizes)) {
-        moec_status rc = moec_fail(err, MOEC_E_INVAL, "argument %s of op %s (%p) is not 16-byte aligned",
-                                   op->args[index].name, op->name, ptr);
-        return moec_hint(err, rc, "kernels read 16 bytes at once: begin views of larger arrays at multiples of 16 bytes");
-    }
     CUresult result = g->cuda->pointer_attribute(&kind, CU_POINTER_MEMORY_TYPE, address(ptr));
     if (result && result != CUDA_ERROR_INVALID_VALUE) /* the driver's trouble, not the pointer's */
         return fail(device, result, "cuPointerGetAttribute", err);
@@ -268,12 +253,11 @@ static moec_status check_pointer(moec_device *device, const moec_module *module,
     return MOEC_OK;
 }
 
-static moec_status check_pointers(moec_device *device, const moec_module *module, const moec_arg *args,
-                                  const moec_sizes *sizes, moec_error *err) {
-    const moec_op *op = module->kernel.op;
+static moec_status check_pointers(moec_device *device, const moec_op *op, const moec_arg *args,
+                                  moec_error *err) {
     for (int i = 0; i < op->arg_count; i++)
         if (op->args[i].role != MOEC_SCALAR)
-            MOEC_TRY(check_pointer(device, module, i, args[i].cptr, sizes, err));
+            MOEC_TRY(check_pointer(device, op, i, args[i].cptr, err));
     return MOEC_OK;
 }
 
@@ -360,7 +344,7 @@ static moec_status cuda_launch(moec_device *device, void *stream, const moec_mod
     void *params[MAX_PARAMS];
     int64_t phase = 0, blocks = 0;
     int count = 0;
-    MOEC_TRY(check_pointers(device, module, args, sizes, err));
+    MOEC_TRY(check_pointers(device, module->kernel.op, args, err));
     for (; count < module->kernel.op->arg_count; count++) params[count] = (void *)(uintptr_t)&args[count];
     params[count++] = &scratch;
     if (launch->phases > 1) params[count++] = &phase;

@@ -66,9 +66,6 @@ void moec_layer_free(moec_layer *layer);
 size_t moec_layer_saved_bytes(const moec_layer *layer, int64_t T);     /* forward -> backward */
 size_t moec_layer_workspace_bytes(const moec_layer *layer, int64_t T); /* scratch of either pass */
 
-/* Every array begins at a multiple of 16 bytes (views of larger ones, too), in memory of the device. A CUDA
- * device refuses other pointers before a kernel starts: E_INVAL, and it lives on. */
-
 /* Weights as users store them: gate rows then up rows (layout=concat), or in turn. */
 typedef struct moec_weights {
     const void *w1;        /* [E][U][H] */

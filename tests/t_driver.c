@@ -207,16 +207,6 @@ T_CASE(a_layer_only_launches) {
         if (moec_layer_forward(layer, &f, &err) || moec_layer_backward(layer, &b, &err))
             T_FAIL("it calls %s: %s", forbidden[i], err.text);
     }
-    unsetenv("FAKE_CUDA_FAIL");
-    moec_forward wrong = f;
-    wrong.x = forbidden; /* memory of the host */
-    T_EQ(moec_layer_forward(layer, &wrong, &err), MOEC_E_INVAL);
-    T_HAS(err.text, "argument x of op up (");
-    T_HAS(err.text, "is not memory that the GPU can reach\nhint: allocate it with moec_alloc");
-    wrong.x = (char *)p[2] + 8;
-    T_EQ(moec_layer_forward(layer, &wrong, &err), MOEC_E_INVAL);
-    T_HAS(err.text, "is not 16-byte aligned\nhint: ");
-    T_EQ(moec_layer_forward(layer, &f, &err), MOEC_OK); /* the device lives on */
     setenv("FAKE_CUDA_FAIL", "cuLaunchKernelEx=1", 1); /* the stand-in does refuse when called */
     T_EQ(moec_layer_forward(layer, &f, &err), MOEC_E_DEVICE);
     unsetenv("FAKE_CUDA_FAIL");

@@ -90,6 +90,7 @@ static inline unsigned sim_bf16(float v) { /* round to nearest even */
 }
 static inline unsigned sim_pair(float low, float high) { return sim_bf16(low) | sim_bf16(high) << 16; }
 static inline unsigned sim_address(const void *p) { return (unsigned)((const char *)p - sim->shared); }
+#define sim_wide(lower) ((unsigned long)DESCRIPTOR_UPPER << 32 | (lower)) /* a descriptor's words, see sm90_ptx */
 static inline unsigned sim_load(unsigned address) {
     unsigned v;
     memcpy(&v, sim->shared + address, 4);
