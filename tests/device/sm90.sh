@@ -105,13 +105,15 @@ refuse() {
 }
 
 # ---- 100 steps on the CPU and on the GPU: how far apart the losses are. Two CPU targets beside them: once a
-# token's experts change places on the last bit of a score, runs part that were equal to nine digits. ----
+# token's experts change places on the last bit of a score, runs part that were equal to nine digits. Where each
+# token goes to all experts (K=8 of 8, "all") nothing can change places. ----
 
-one_train() { # DTYPE TARGET
-    timeout 150 "$moec" train examples/demo.lua --fresh -t "$2" dtype="$1" steps=100 path="${TEXT:-README.md}" \
-        run="$out/run-$1-$2" eval_every=0 save_every=0 sample=0 >"$out/train-$1-$2.txt" 2>&1
-    tail -n 1 "$out/train-$1-$2.txt"
-    sed -n 's/.*"event":"step".*"loss":\([0-9.]*\).*/\1/p' "$out/run-$1-$2/log.jsonl" >"$out/loss-$1-$2"
+one_train() { # NAME TARGET SETTINGS...
+    name=$1-$2 target_here=$2
+    shift 2
+    timeout 150 "$moec" train examples/demo.lua --fresh -t "$target_here" "$@" steps=100 path="${TEXT:-README.md}" \
+        run="$out/run-$name" eval_every=0 save_every=0 sample=0 >"$out/train-$name.txt" 2>&1 || tail -n 3 "$out/train-$name.txt"
+    sed -n 's/.*"event":"step".*"loss":\([0-9.]*\).*/\1/p' "$out/run-$name/log.jsonl" >"$out/loss-$name"
 }
 
 apart() { # WHAT LOSSES LOSSES
@@ -123,11 +125,14 @@ apart() { # WHAT LOSSES LOSSES
 }
 
 train() {
-    for dtype in f32 bf16; do
-        for device in cpu "$target"; do one_train $dtype "$device"; done
-        apart "$dtype, CPU and GPU" "$out/loss-$dtype-cpu" "$out/loss-$dtype-$target"
+    for device in cpu "$target"; do
+        one_train all "$device" dtype=f32 K=8
+        one_train f32 "$device" dtype=f32
+        one_train bf16 "$device" dtype=bf16
     done
-    one_train f32 cpu-avx2
+    apart "f32, all experts, CPU and GPU" "$out/loss-all-cpu" "$out/loss-all-$target"
+    for dtype in f32 bf16; do apart "$dtype, CPU and GPU" "$out/loss-$dtype-cpu" "$out/loss-$dtype-$target"; done
+    one_train f32 cpu-avx2 dtype=f32
     apart "f32, CPU and CPU with AVX2" "$out/loss-f32-cpu" "$out/loss-f32-cpu-avx2"
     apart "CPU, f32 and bf16" "$out/loss-f32-cpu" "$out/loss-bf16-cpu"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Grouped products alone on a CUDA GPU: moec, torch._grouped_mm and one dense product of cuBLAS, in turn, in one process.
+"""Grouped products alone on a CUDA GPU: moec, torch._grouped_mm, DeepGEMM and one dense product of cuBLAS, in turn.
 
     tests/peers/torch_grouped.py [--lib build/libmoec.so] [--runs 20] [T,H,F,E,K ...]
 
@@ -11,9 +11,18 @@ cuBLAS multiplies the same rows as if they were of one expert, so that its FLOPs
   up    [R][H] by [H][2F]      down  [R][F] by [F][H]      dW1   [2F][R] by [R][H]
 PyTorch and cuBLAS take weights as moec stores them and transposed (dW1: the result and its transpose); their better time
 counts. Also, for the price of gathering, moec's dw1 and up with rows gathered by token beside the same kernels on packed
-rows. TFLOP/s of real rows, medians.
+rows. TFLOP/s of real rows, medians. DeepGEMM takes part when it can be imported (seen with sgl-deep-gemm 0.1.3 and
+apache-tvm-ffi beside PyTorch 2.11): it wants groups padded to 128 rows, has them padded before the clock starts, and adds dW1 to
+a result in f32. It compiles each product once, some 6 s with nvcc (CUDA_HOME=/usr/local/cuda DG_JIT_USE_NVRTC=0), before the clock
+starts too.
 """
 import argparse, ctypes, torch
+
+try:
+    import deep_gemm
+except (ImportError, OSError, RuntimeError) as why:
+    print(f"without DeepGEMM: {str(why).splitlines()[0][:100]}")
+    deep_gemm = None
 
 SHAPES = ["40960,768,256,128,8", "24576,1536,256,128,8", "24576,1536,1024,32,2", "32768,4096,256,256,16",
           "32768,4096,512,128,8", "32768,4096,1024,128,8", "32768,2048,768,128,8", "32768,2048,1024,64,8",
@@ -80,6 +89,41 @@ def close(got, want, rows):
     return ((g - w).norm() / w.norm()).item()
 
 
+def padded(tensor, counts, align=128):
+    """Rows of each group followed by zeros up to a multiple of align."""
+    out = tensor.new_zeros(sum(-(-n // align) * align for n in counts), tensor.shape[1])
+    at = 0
+    for part in tensor.split(counts):
+        out[at:at + len(part)] = part
+        at += -(-len(part) // align) * align
+    return out
+
+
+def deep_products(packed, h, a, w1, w2, counts):
+    """up, down and dW1 by DeepGEMM, and the rows of its results that are real."""
+    sizes = [-(-n // 128) * 128 for n in counts]
+    group = torch.cat([torch.full((n,), e, dtype=torch.int32) for e, n in enumerate(sizes)]).cuda()
+    real = torch.cat([torch.arange(s) < n for n, s in zip(counts, sizes)]).cuda()
+    group = torch.where(real, group, -1)
+    x, h, a = (padded(t, counts) for t in (packed, h, a))
+    up, down = x.new_empty(len(x), w1.shape[1]), x.new_empty(len(x), w2.shape[1])
+    dw = torch.zeros(len(counts), h.shape[1], x.shape[1], device="cuda")
+    ks = torch.tensor(sizes, dtype=torch.int32, device="cuda")
+
+    def run_up():
+        deep_gemm.m_grouped_bf16_gemm_nt_contiguous(x, w1, up, group)
+        return up
+
+    def run_down():
+        deep_gemm.m_grouped_bf16_gemm_nt_contiguous(a, w2, down, group)
+        return down
+
+    def run_dw():
+        deep_gemm.k_grouped_bf16_gemm_tn_contiguous(h, x, dw, sizes, ks, dw)
+        return dw
+    return [run_up, run_down, run_dw], real
+
+
 def shape(moec, text, runs):
     T, H, F, E, K = map(int, text.split(","))
     dev, bf = "cuda", torch.bfloat16
@@ -108,6 +152,16 @@ def shape(moec, text, runs):
     up(); down(); red()
     errors = (close(out_h, mm(packed, w1.transpose(1, 2), offs=ends), some), close(out_y, mm(a, w2.transpose(1, 2), offs=ends), some),
               close(dw1, mm(h.t(), packed, offs=ends), slice(0, 1)))
+    deep = [None] * 3
+    if deep_gemm:
+        counts = (offsets[1:] - offsets[:-1]).tolist()
+        products, real = deep_products(packed, h, a, w1, w2, counts)
+        try:
+            errors += (close(products[0]()[real], out_h, some), close(products[1]()[real], out_y, some),
+                       close(products[2](), dw1, slice(0, 1)))
+            deep = products
+        except RuntimeError as why:
+            print(f"{text}: DeepGEMM fails: {str(why).splitlines()[0][:100]}")
     dense1, dense2, dense_dw, dense_dwt = w1[0], w2[0], dw1[0], torch.empty(H, U, device=dev, dtype=bf)
     dense1t, dense2t = w1t[0], w2t[0]
     products = [
@@ -118,10 +172,11 @@ def shape(moec, text, runs):
         (2, [lambda: mm(h.t(), packed, offs=ends), lambda: mm(packed.t(), h, offs=ends)], red,
          [lambda: torch.mm(h.t(), packed, out=dense_dw), lambda: torch.mm(packed.t(), h, out=dense_dwt)])]
     line = f"{text:22s}{R // E:6d}"
-    for share, grouped, own, dense in products:
-        t = medians([*grouped, own, *dense], runs)
-        rates = [share * 2e-9 * R * H * F / ms for ms in (min(t[:2]), t[2], min(t[3:]))]
-        line += f"  {rates[0]:5.0f}{rates[1]:5.0f}{rates[2]:5.0f}{100 * rates[1] / rates[2]:6.1f}"
+    for (share, grouped, own, dense), other in zip(products, deep):
+        t = medians([*grouped, own, *dense, *([other] if other else [])], runs)
+        rate = lambda ms: share * 2e-9 * R * H * F / ms
+        line += f"  {rate(min(t[:2])):5.0f}{rate(t[5]) if other else 0:5.0f}{rate(t[2]):5.0f}{rate(min(t[3:5])):5.0f}"
+        line += f"{100 * min(t[3:5]) / t[2]:6.1f}"
     g = medians([red, red_g, up_p, up_g], runs)
     print(f"{line}  {100 * (g[1] / g[0] - 1):+6.1f}{100 * (g[3] / g[2] - 1):+6.1f}  {max(errors):.1e}", flush=True)
 
@@ -136,10 +191,10 @@ def main():
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     ms = medians([lambda: a @ b], args.runs)[0]
     print(f"cuBLAS 8192^3 {2 * 8192**3 / ms * 1e-9:.0f} TFLOP/s\n"
-          "TFLOP/s of torch._grouped_mm (torch), moec and cuBLAS dense; moec in % of cuBLAS; what gathering costs, in %;\n"
-          "how far moec's answers are from torch's")
-    part = f"  {'torch':>5s}{'moec':>5s}{'dense':>6s}{'%':>5s}"
-    print(f"{'T,H,F,E,K':22s}{'rows':>6s}" + "".join(f"  {name:^21s}" for name in ("up", "down", "dW1")) +
+          "TFLOP/s of torch._grouped_mm (torch), DeepGEMM (deep; 0: not here), moec and cuBLAS dense; moec in % of cuBLAS;\n"
+          "what gathering costs, in %; how far answers are from each other")
+    part = f"  {'torch':>5s}{'deep':>5s}{'moec':>5s}{'dense':>6s}{'%':>5s}"
+    print(f"{'T,H,F,E,K':22s}{'rows':>6s}" + "".join(f"  {name:^26s}" for name in ("up", "down", "dW1")) +
           f"  {'gather, %':>12s}\n{'':28s}" + part * 3 + f"  {'dw1':>6s}{'up':>6s}  differ")
     moec = Moec(args.lib)
     for text in args.shapes or SHAPES:
