@@ -377,6 +377,7 @@ static int run_verb(const cli_verb *verb, int argc, char **argv) {
     static moec_error err;
     call.verb = verb;
     take_options(&call);
+    for (int i = 0; i < argc; i++) call.json |= !strcmp(argv[i], "--json"); /* also when what follows is wrong */
     moec_status rc = parse(&call, argc, argv, &err);
     if (cli_flag(&call, "help")) {
         print_verb_help(&call);
