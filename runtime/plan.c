@@ -29,9 +29,9 @@ static moec_status check_lines(const moec_plan *plan, size_t bytes, moec_error *
     for (const char *at = plan->text + sizeof magic - 1; *at; number++) {
         size_t n = strcspn(at, "\n");
         const char *colon = strstr(at, " : ");
-        if (at[n] != '\n' || !colon || colon == at || colon > at + n)
+        if (n && (at[n] != '\n' || !colon || colon == at || colon > at + n))
             return moec_fail(err, MOEC_E_CORRUPT, "line %d is not \"name : value\": %.*s", number, (int)n, at);
-        at += n + 1;
+        at += n + 1; /* an empty line is fine */
     }
     if (strlen(plan->text) != bytes) return moec_fail(err, MOEC_E_CORRUPT, "line %d has a zero byte", number);
     return MOEC_OK;
