@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "device.h"
@@ -62,11 +63,24 @@ static moec_status fall_back(moec_cache *cache, const moec_error *why, moec_erro
     return MOEC_OK;
 }
 
+/* Folders in the making, or on their way out, of processes that were killed: a day old, nobody works on them. */
+static void sweep(const char *root) {
+    DIR *d = opendir(root);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char path[MOEC_PATH_BYTES];
+        struct stat st;
+        if (strncmp(e->d_name, "build.", 6) && strncmp(e->d_name, "trash.", 6)) continue;
+        if (moec_path(path, NULL, "%s/%s", root, e->d_name) || stat(path, &st)) continue;
+        if (time(NULL) - st.st_mtime > 24 * 60 * 60) moec_dir_remove(path);
+    }
+    if (d) closedir(d);
+}
+
 static moec_status make_root(const char *root, moec_error *err) {
     char lock[MOEC_PATH_BYTES];
     MOEC_TRY(moec_path(lock, err, "%s/lock", root));
     MOEC_TRY(moec_dir_make(lock, err));
-    if (moec_dir_writable(root)) return MOEC_OK;
+    if (moec_dir_writable(root)) return sweep(root), MOEC_OK;
     return moec_fail(err, MOEC_E_IO, "no permission to create files in %s", root);
 }
 

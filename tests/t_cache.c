@@ -187,6 +187,28 @@ T_CASE(a_killed_builder_blocks_nobody) {
     moec_cache_close(cache);
 }
 
+T_CASE(what_killed_builders_left_goes_after_a_day) {
+    static const struct { const char *name; bool old, stays; } rows[] = {
+        {"build.dead01", true, false}, {"trash.dead02", true, false}, {"build.busy03", false, true}, {"failed", true, true},
+    };
+    char path[MOEC_PATH_BYTES];
+    moec_error err = {0};
+    moec_cache *cache;
+    fresh();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct timespec ago[2] = {{.tv_sec = 1000000}, {.tv_sec = 1000000}};
+        snprintf(path, sizeof path, "%s/v1/%s", root, rows[i].name);
+        T_NEED(!moec_dir_make(path, &err));
+        if (rows[i].old) T_NEED(!utimensat(AT_FDCWD, path, ago, 0));
+    }
+    T_NEED(!moec_cache_open(root, &cache, &err));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        snprintf(path, sizeof path, "%s/v1/%s", root, rows[i].name);
+        if (rows[i].stays != !access(path, F_OK)) T_FAIL("%s", rows[i].name);
+    }
+    moec_cache_close(cache);
+}
+
 T_CASE(rejected_sources_are_kept_and_named) {
     moec_cache *cache;
     moec_error err = {0};
