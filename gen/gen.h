@@ -105,6 +105,8 @@ typedef struct moec_op {
 
 const moec_op *moec_op_get(moec_op_id id);
 const moec_op *moec_op_find(const char *name); /* NULL when unknown */
+/* The keys without which an op has no size ("heads, kv and dim"); NULL: the spec has what it needs. */
+const char *moec_op_lacks(const moec_op *op, const moec_spec *spec);
 int moec_op_arg(const moec_op *op, const char *name); /* index, -1 when unknown */
 /* Concrete element type of an argument under a spec: one of BF16 F32 F64 I32 I64 BYTE. */
 moec_arg_type moec_arg_dtype(const moec_arg_info *arg, const moec_spec *spec);

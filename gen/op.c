@@ -69,6 +69,12 @@ const moec_op *moec_op_find(const char *name) {
     return NULL;
 }
 
+const char *moec_op_lacks(const moec_op *op, const moec_spec *spec) {
+    if (strstr(op->keys, "heads") && !spec->heads) return "heads, kv and dim";
+    if (op->keys[0] == 'V' && !spec->V) return "V";
+    return NULL;
+}
+
 int moec_op_arg(const moec_op *op, const char *name) {
     for (int i = 0; i < op->arg_count; i++)
         if (!strcmp(op->args[i].name, name)) return i;

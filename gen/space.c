@@ -62,7 +62,12 @@ moec_status lhost_read_config(moec_gen *gen, const moec_request *q, moec_config 
 moec_status moec_config_default(moec_gen *gen, const moec_request *q, moec_config *config,
                                 moec_error *err) {
     moec_request bare = *q;
+    const char *lacks = moec_op_lacks(q->op, q->spec);
     bare.config = NULL;
+    if (lacks) {
+        moec_status rc = moec_fail(err, MOEC_E_SPEC, "op %s needs %s in the spec", q->op->name, lacks);
+        return moec_hint(err, rc, "for instance heads=8 kv=2 dim=64 V=1024");
+    }
     lhost_begin(gen, "default", &bare);
     MOEC_TRY(lhost_call(gen, &bare, 0, 1, err));
     moec_status rc = lhost_read_config(gen, &bare, config, err);

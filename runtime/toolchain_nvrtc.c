@@ -42,7 +42,7 @@ static long largest_before(const char *log, const char *word) {
     return largest;
 }
 
-static moec_status judge(const moec_target *machine, const char *log, moec_error *err) {
+static moec_status refuse(const moec_target *machine, const char *log, moec_error *err) {
     long shared = largest_before(log, "bytes smem");
     if (machine->shared_bytes && shared > machine->shared_bytes)
         return moec_fail(err, MOEC_E_COMPILE, "the kernel uses %ld bytes of shared memory, %s has %d a block", shared,
@@ -58,6 +58,11 @@ static moec_status judge(const moec_target *machine, const char *log, moec_error
         return moec_fail(err, MOEC_E_COMPILE, "ptxas serialises the kernel's wgmma instructions: %.200s",
                          serial);
     return MOEC_OK;
+}
+
+static moec_status judge(const moec_target *machine, const char *log, moec_error *err) {
+    moec_status rc = refuse(machine, log, err);
+    return rc ? moec_hint(err, rc, "another config may fit: --config names one, moec tune looks for it") : MOEC_OK;
 }
 
 /* ---- one compilation ---- */

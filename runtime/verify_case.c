@@ -422,9 +422,7 @@ static moec_status make_image(moec_case *c, int at, moec_error *err) {
 /* ---- the whole case ---- */
 
 moec_status moec_case_applies(const moec_op *op, const moec_spec *spec, moec_error *err) {
-    const char *needs = NULL;
-    if (strstr(op->keys, "heads") && !spec->heads) needs = "heads, kv and dim";
-    if (op->keys[0] == 'V' && !spec->V) needs = "V";
+    const char *needs = moec_op_lacks(op, spec);
     if (!strncmp(op->name, "db", 2) && !spec->bias) needs = "bias=1";
     if (strstr(op->keys, "columns") && spec->columns) needs = "columns=0: blocks of columns are verified through "
                                                               "the layer, and not";

@@ -114,6 +114,8 @@ static const struct { const char *words; int code; const char *says; } wrong[] =
     {"verify E=8 K=2 --routing file:/no",  1, "one number for each expert"},
     {"train README.md",                    2, "hint: a config is a Lua file"},
     {"train examples/demo.lua steps",      2, "hint: moec train --keys"},
+    {"gen E=8 -t sm_90a --op attention -o @/x", 2, "op attention needs heads, kv and dim in the spec\nhint: "},
+    {"bench E=8 --op embed",               2, "op embed needs V in the spec"},
     {"tune E=8 K=2 --op nop",              2, "--op nop: no such row of the layer"},
     {"tune E=8 K=2 --op down --seconds -1", 2, "seconds must be more than 0"},
     {"tune E=8 K=2 --op down -o /proc/x",  1, "the plan /proc/x cannot be written"},
