@@ -262,7 +262,7 @@ static moec_status publish(const job *j, const char *out, moec_error *err) {
 
 /* ---- the verb ---- */
 
-static moec_status write_all(job *j, const char *out, moec_error *err) {
+static moec_status write_into(job *j, const char *out, moec_error *err) {
     const char *list = cli_text(j->call, "op");
     MOEC_TRY(begin(j, out, err));
     moec_status rc = moec_gen_new(&j->gen, err);
@@ -271,6 +271,14 @@ static moec_status write_all(job *j, const char *out, moec_error *err) {
     if (!rc) rc = publish(j, out, err);
     if (rc) moec_dir_remove(j->dir);
     moec_gen_free(j->gen);
+    return rc;
+}
+
+/* Through a link: what it points to is replaced, the link stays. */
+static moec_status write_all(job *j, const char *out, moec_error *err) {
+    char *real = realpath(out, NULL);
+    moec_status rc = write_into(j, real ? real : out, err);
+    free(real);
     return rc;
 }
 

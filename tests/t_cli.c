@@ -250,6 +250,11 @@ T_CASE(gen_replaces_its_own_and_spares_others) {
     struct stat st;
     T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op add -o @/again"), 0);
     T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op combine -o @/again/"), 0);
+    char link[MOEC_PATH_BYTES];
+    snprintf(link, sizeof link, "%s/link", dir);
+    T_NEED(!symlink("again", link));
+    T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op combine -o @/link"), 0);
+    T_NEED(!lstat(link, &st) && S_ISLNK(st.st_mode));
     char *manifest = slurp("again/manifest.json");
     T_NEED(manifest);
     T_OK(strstr(manifest, "\"op\": \"combine\"") && !strstr(manifest, "\"op\": \"add\""));
