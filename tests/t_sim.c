@@ -253,6 +253,25 @@ T_CASE(planted_faults_in_sums_on_hopper_are_seen) {
                    sum_faults[i].plant, NULL);
     }
 }
+/* Shared addresses of a cluster's second block have its rank in bit 24: in a descriptor it would be a part of the
+ * leading offset, in a copy or a load it is another block. */
+static const struct { const char *op, *plant, *sees; } cluster_faults[] = {
+    {"up", "(address & 0x3FFFF) >> 4 | 1 << 16=>address >> 4 | 1 << 16", "a K-major wgmma descriptor leads on"},
+    {"dw1", "(address & 0x3FFFF) >> 4 | (8192=>address >> 4 | (8192", "WRONG"},
+    {"up", "smem_address(smem_bytes);=>smem_address(smem_bytes) & 0xFFFFFF;", "in shared memory of another block"},
+    {"up", "1024 >> 4 | 1 << 30=>1024 >> 4 | 1 << 29", "a wgmma descriptor with bits outside of its fields"},
+};
+#define CLUSTER_OF(n) "E=2 K=2 H=136 F=72 --variant 0 --config cluster=" #n
+
+T_CASE(planted_faults_in_addresses_of_clusters_are_seen) {
+    fresh();
+    for (size_t i = 0; i < sizeof cluster_faults / sizeof *cluster_faults; i++)
+        plant_seen("sm_90a", cluster_faults[i].op, CLUSTER_OF(2), cluster_faults[i].plant, cluster_faults[i].sees);
+    setenv("SIM_PLANT", cluster_faults[0].plant, 1); /* alone a block is number 0 */
+    right("sm_90a", "up", CLUSTER_OF(1), "uniform");
+    unsetenv("SIM_PLANT");
+    remove_dir();
+}
 T_CASE(a_fault_without_a_place_is_refused) {
     fresh();
     setenv("SIM_PLANT", "no such text=>", 1);

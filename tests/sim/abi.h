@@ -6,13 +6,18 @@
 #define SIM_ABI_H
 
 enum { SIM_WARP = 32, SIM_WORDS = 8, SIM_MOST_THREADS = 1024, SIM_MOST_CLUSTER = 2 };
+/* Addresses in shared memory are as H100's: the block's rank in its cluster from this bit, below it the offset in the
+ * window of the block, whose first bytes belong to the system; dynamic shared memory is behind them. */
+enum { SIM_RANK_BIT = 24, SIM_SHARED_AT = 1024 };
 typedef unsigned sim_words[SIM_WORDS];
 
 struct sim_host {
     int thread;                 /* that runs, in its block */
     long block, blocks;
     int rank;                   /* of the block in its cluster */
-    char *shared;               /* dynamic shared memory of the block; addresses in it are offsets */
+    char *shared;               /* the window of the block */
+    unsigned (*address)(const void *p);
+    char *(*at)(unsigned address, unsigned bytes); /* where so many bytes of this block are, naturally aligned */
     /* All threads of the block that have not ended; all lanes of a warp, and what each brought. */
     void (*barrier)(void);
     const sim_words *(*meet)(const unsigned *mine, int count);

@@ -19,38 +19,41 @@ enum { MOST_BOXES = 4096, MOST_PRODUCTS = 64, MOST_NAMED = 16, MOST_OUT = 8 };
 
 typedef struct mbarrier { unsigned short expected, pending; int state; } mbarrier; /* state: bytes to come * 2 + phase */
 
-static mbarrier *bar_at(unsigned bar) {
-    if (bar % 8 || bar + 8 > sim_shared_bytes) sim_report("mbarrier outside of shared memory", bar);
-    return (mbarrier *)(void *)(sim_machine.shared + bar);
+/* At an offset in the block that sim_machine.shared is of; at an address of the running block. */
+static mbarrier *bar_at(unsigned offset) {
+    return (mbarrier *)(void *)(sim_machine.shared + sim_offset("mbarrier", offset, 8));
 }
+static mbarrier *own_bar(unsigned bar) { return bar_at(sim_own("mbarrier", bar, 8)); }
 static void turn(mbarrier *b) {
     if (b->pending || b->state >> 1) return;
     b->state ^= 1;
     b->pending = b->expected;
 }
 static void bar_init(unsigned bar, unsigned arrivals) {
-    *bar_at(bar) = (mbarrier){(unsigned short)arrivals, (unsigned short)arrivals, 0};
+    *own_bar(bar) = (mbarrier){(unsigned short)arrivals, (unsigned short)arrivals, 0};
 }
-static void bar_arrive(unsigned bar) {
-    mbarrier *b = bar_at(bar);
-    if (!b->pending) sim_report("one arrival too many", bar);
+static void arrive(unsigned offset) {
+    mbarrier *b = bar_at(offset);
+    if (!b->pending) sim_report("one arrival too many", offset);
     b->pending--;
     turn(b);
     sim_progress();
 }
-static void bar_arrive_in(unsigned bar, unsigned rank) {
+static void bar_arrive(unsigned bar) { arrive(sim_own("mbarrier", bar, 8)); }
+static void bar_arrive_in(unsigned bar, unsigned rank) { /* mapa takes an address of the block's own */
     char *own = sim_machine.shared;
+    const unsigned offset = sim_own("mbarrier", bar, 8);
     if ((int)rank >= sim_cluster) sim_report("a barrier of no block of the cluster", rank);
     sim_machine.shared = sim_shared[rank];
-    bar_arrive(bar);
+    arrive(offset);
     sim_machine.shared = own;
 }
 static void bar_expect(unsigned bar, unsigned bytes) {
-    bar_at(bar)->state += (int)bytes * 2;
+    own_bar(bar)->state += (int)bytes * 2;
     bar_arrive(bar);
 }
 static void bar_wait(unsigned bar, unsigned parity) {
-    mbarrier *b = bar_at(bar);
+    mbarrier *b = own_bar(bar);
     if ((unsigned)(b->state & 1) != parity) return;
     while ((unsigned)(b->state & 1) == parity) sim_leave();
     sim_progress();
@@ -61,7 +64,7 @@ static void bar_wait(unsigned bar, unsigned parity) {
 /* On its way in: a box, plain bytes, or (map and from NULL) a thread's copies with the arrival behind them. */
 typedef struct box {
     int rank; /* of the block that gets it */
-    unsigned to, bar, bytes;
+    unsigned to, bar, bytes; /* offsets in its window */
     const void *from;
     const struct sim_map *map;
     long at[4];
@@ -109,7 +112,7 @@ static void perform_here(const box *b) {
     else if (b->from) memcpy(sim_machine.shared + b->to, b->from, b->bytes);
     else {
         sim_perform_copies(b->copies, b->count);
-        bar_arrive(b->bar);
+        arrive(b->bar);
         return;
     }
     bar->state -= (int)b->bytes * 2;
@@ -125,10 +128,17 @@ static void perform(const box *b) {
     sim_machine.shared = own;
 }
 static void start(const box *b) {
-    if (b->to + b->bytes > sim_shared_bytes) sim_report("a copy outside of shared memory", b->to);
     if (boxes_waiting == MOST_BOXES) sim_report("too many copies in flight", MOST_BOXES);
     if (sim_early) perform(b);
     else boxes[boxes_waiting++] = *b;
+}
+/* Addresses of shared::cluster: the rank in them says which block gets the bytes, and counts them. */
+static box goal(unsigned to, unsigned bytes, unsigned bar) {
+    const unsigned rank = to >> SIM_RANK_BIT, below = (1u << SIM_RANK_BIT) - 1;
+    if ((int)rank >= sim_cluster) sim_report("a copy into no block of the cluster", to);
+    if (bar >> SIM_RANK_BIT != rank) sim_report("a copy that counts in another block", bar);
+    return (box){.rank = (int)rank, .to = sim_offset("a copy", to & below, bytes), .bytes = bytes,
+                 .bar = sim_offset("mbarrier", bar & below, 8)};
 }
 static void check_box(unsigned shared, const struct sim_map *m) {
     if (shared % 1024 || m->box[0] != 64) sim_report("a swizzled box begins on 1024 bytes, 64 columns wide", shared);
@@ -136,19 +146,22 @@ static void check_box(unsigned shared, const struct sim_map *m) {
 static void copy_start(unsigned to, const void *map, unsigned bar, int c0, int c1, int c2, int c3, int all) {
     const struct sim_map *m = map;
     check_box(to, m);
-    box b = {.rank = sim_machine.rank, .to = to, .bar = bar, .bytes = rows_of(m) * 128, .map = m,
-             .at = {c0, c1, c2, c3}};
+    box b = goal(to, rows_of(m) * 128, bar);
+    b.map = m;
+    memcpy(b.at, (const long[4]){c0, c1, c2, c3}, sizeof b.at);
     if (!all) start(&b);
     for (b.rank = 0; all && b.rank < sim_cluster; b.rank++) start(&b);
 }
 static void bar_arrive_after_copies(unsigned bar) {
-    box b = {.rank = sim_machine.rank, .bar = bar};
+    box b = {.rank = sim_machine.rank, .bar = sim_own("mbarrier", bar, 8)};
     b.count = sim_take_copies(b.copies);
     start(&b);
 }
 static void bulk(unsigned to, const void *from, unsigned bytes, unsigned bar) {
-    if (to % 16 || bytes % 16 || (size_t)from % 16 || !fake_holds(from, bytes)) sim_report("bulk copy", to);
-    start(&(box){.rank = sim_machine.rank, .to = to, .bar = bar, .bytes = bytes, .from = from});
+    box b = goal(to, bytes, bar);
+    if (bytes % 16 || (size_t)from % 16 || !fake_holds(from, bytes)) sim_report("bulk copy", to);
+    b.from = from;
+    start(&b);
 }
 
 /* The oldest; arrivals behind copies come in crowds. */
@@ -178,6 +191,7 @@ static void box_wait(int groups) {
 static void box_out(unsigned from, const void *map, int c0, int c1, int c2, int c3) {
     int t = sim_slot(), n = leaving[t].count++;
     check_box(from, map);
+    from = sim_own("a box", from, rows_of(map) * 128);
     if (n == MOST_OUT) sim_report("too many boxes on their way out", MOST_OUT);
     leaving[t].list[n].from = from, leaving[t].list[n].map = map, leaving[t].list[n].group = leaving[t].open;
     memcpy(leaving[t].list[n].at, (const long[4]){c0, c1, c2, c3}, sizeof leaving[t].list[n].at);
@@ -201,18 +215,27 @@ static struct { product *list; int count, open; } queues[SIM_MOST_CLUSTER * SIM_
 static float bf16_at(unsigned address) {
     unsigned short half;
     float v;
-    if (address + 2 > sim_shared_bytes) sim_report("wgmma reads outside of shared memory", address);
+    if (address < SIM_SHARED_AT || address + 2 > sim_shared_end)
+        sim_report("wgmma reads outside of shared memory", address);
     memcpy(&half, sim_machine.shared + address, 2);
     unsigned bits = (unsigned)half << 16;
     memcpy(&v, &bits, 4);
     return v;
+}
+/* A descriptor's fields: start 0-13, leading offset 16-29, stride 32-45, base offset 49-51, swizzle 62-63. K-major
+ * rows of 128 bytes have no leading offset: it is 1 (PTX ISA, matrix descriptor). */
+static void check_descriptor(unsigned long descriptor, int columns) {
+    const unsigned long fields = 0x3fffUL | 0x3fffUL << 16 | 0x3fffUL << 32 | 7UL << 49 | 3UL << 62;
+    if (descriptor & ~fields) sim_report("a wgmma descriptor with bits outside of its fields", descriptor);
+    if (descriptor >> 62 != 1) sim_report("wgmma without 128-byte swizzle", descriptor);
+    if (descriptor >> 49 & 7) sim_report("wgmma with rows that begin between 1024 bytes", descriptor);
+    if (!columns && (descriptor >> 16 & 0x3fff) != 1) sim_report("a K-major wgmma descriptor leads on", descriptor);
 }
 /* Element (line, k) of an operand: lines are rows of A, columns of B. */
 static float element(unsigned long descriptor, int columns, int line, int k) {
     unsigned start = (unsigned)(descriptor & 0x3fff) << 4, leading = (unsigned)(descriptor >> 16 & 0x3fff) << 4;
     unsigned stride = (unsigned)(descriptor >> 32 & 0x3fff) << 4;
     unsigned l = (unsigned)line, d = (unsigned)k;
-    if (descriptor >> 62 != 1) sim_report("wgmma without 128-byte swizzle", start);
     if (columns) return bf16_at(swizzled(start + l / 64 * leading + d / 8 * stride + d % 8 * 128 + l % 64 * 2));
     return bf16_at(swizzled(start + l / 8 * stride + l % 8 * 128 + d * 2));
 }
@@ -242,6 +265,8 @@ static void mma(float *d, int sums, unsigned long a, const unsigned *registers, 
                 int a_columns, int b_columns) {
     const unsigned none[4] = {0};
     int thread = sim_slot();
+    if (!registers) check_descriptor(a, a_columns);
+    check_descriptor(b, b_columns);
     if (!queues[thread].list) queues[thread].list = malloc(MOST_PRODUCTS * sizeof(product));
     if (queues[thread].count == MOST_PRODUCTS) sim_report("too many products in flight", MOST_PRODUCTS);
     product p = {.d = d, .a = a, .b = b, .keep = keep, .sums = sums, .a_columns = a_columns, .b_columns = b_columns,
@@ -262,8 +287,7 @@ static void mma_wait(int groups) {
 /* stmatrix x4: lane l gives the address of line l % 8 of block l / 8, and has numbers 2(l%4) + 0,1 of line l / 4;
  * transposed, number l / 4 of lines 2(l%4) + 0,1. */
 static void store_matrices(unsigned address, const unsigned v[4], int transposed) {
-    const unsigned mine[5] = {address, v[0], v[1], v[2], v[3]};
-    if (address % 16 || address + 16 > sim_shared_bytes) sim_report("stmatrix outside of shared memory", address);
+    const unsigned mine[5] = {sim_own("stmatrix", address, 16), v[0], v[1], v[2], v[3]};
     const sim_words *all = sim_machine.meet(mine, 5);
     int l = sim_machine.thread % SIM_WARP;
     for (int block = 0; block < 4; block++)

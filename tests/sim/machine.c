@@ -47,7 +47,7 @@ static bool failed;
 bool sim_early;
 static void (*kernel)(void **);
 static void **kernel_params;
-unsigned sim_shared_bytes;
+unsigned sim_shared_end;
 int sim_cluster;
 char *sim_shared[SIM_MOST_CLUSTER];
 
@@ -71,6 +71,34 @@ _Noreturn void sim_report(const char *what, unsigned long where) {
 }
 
 void sim_progress(void) { arrivals++; }
+
+/* ---- addresses in shared memory ---- */
+
+static _Noreturn void report_address(const char *what, const char *fault, unsigned address) {
+    char words[120];
+    snprintf(words, sizeof words, "%s %s", what, fault);
+    sim_report(words, address);
+}
+unsigned sim_offset(const char *what, unsigned offset, unsigned bytes) {
+    if (offset % (bytes && bytes < 16 ? bytes : 16)) report_address(what, "off its alignment", offset);
+    if (offset < SIM_SHARED_AT || (unsigned long)offset + bytes > sim_shared_end)
+        report_address(what, "outside of shared memory", offset);
+    return offset;
+}
+unsigned sim_own(const char *what, unsigned address, unsigned bytes) {
+    if (address >> SIM_RANK_BIT != (unsigned)sim_machine.rank)
+        report_address(what, "in shared memory of another block", address);
+    return sim_offset(what, address % (1u << SIM_RANK_BIT), bytes);
+}
+static char *at(unsigned address, unsigned bytes) {
+    return sim_machine.shared + sim_own("a load or store", address, bytes);
+}
+static unsigned address_of(const void *p) {
+    size_t offset = (size_t)p - (size_t)sim_machine.shared;
+    if (offset < SIM_SHARED_AT || offset > sim_shared_end)
+        sim_report("the address of what is not in dynamic shared memory", (size_t)p);
+    return (unsigned)offset | (unsigned)sim_machine.rank << SIM_RANK_BIT;
+}
 
 /* ---- where threads meet ---- */
 
@@ -108,8 +136,7 @@ static void perform(const copy *c) {
 static void start_copy(unsigned to, const void *from, int bytes) {
     fibre *f = &fibres[sim_slot()];
     group *open = &f->groups[(f->first + f->closed) % MOST_GROUPS];
-    copy c = {to, from, bytes};
-    if (to % 16 || to + 16 > sim_shared_bytes) sim_report("cp.async outside of shared memory", to);
+    copy c = {sim_own("cp.async", to, 16), from, bytes};
     if (bytes != 0 && bytes != 16) sim_report("cp.async of so many bytes", (unsigned long)bytes);
     if (bytes && ((size_t)from % 16 || !fake_holds(from, 16))) sim_report("cp.async from nowhere", (size_t)from);
     if (open->count == MOST_COPIES) sim_report("too many copies in a group", MOST_COPIES);
@@ -142,8 +169,8 @@ static void wait(int groups) {
         for (int i = 0; i < f->groups[f->first].count; i++) perform(&f->groups[f->first].copies[i]);
 }
 
-struct sim_host sim_machine = {.barrier = barrier, .meet = meet, .copy = start_copy, .commit = commit, .wait = wait,
-                               .matrices = sim_matrices, .product = sim_product};
+struct sim_host sim_machine = {.address = address_of, .at = at, .barrier = barrier, .meet = meet, .copy = start_copy,
+                               .commit = commit, .wait = wait, .matrices = sim_matrices, .product = sim_product};
 
 /* ---- a grid ---- */
 
@@ -209,7 +236,7 @@ static void run_cluster(bool backwards) {
 
 static void begin_cluster(void) {
     for (int r = 0; r < sim_cluster; r++) {
-        memset(sim_shared[r], 0xff, sim_shared_bytes); /* NaN, -1 */
+        memset(sim_shared[r], 0xff, sim_shared_end); /* NaN, -1 */
         memset(&blocks[r], 0, sizeof blocks[r]);
         blocks[r].alive = sim_threads;
         for (int t = 0; t < sim_threads; t++) begin_thread(&fibres[r * SIM_MOST_THREADS + t]);
@@ -224,10 +251,10 @@ bool sim_run(void (*entry)(void **), void **params, long grid, int cluster, int 
     kernel = entry, kernel_params = params;
     sim_machine.blocks = grid;
     sim_threads = threads, sim_cluster = cluster;
-    sim_shared_bytes = shared_bytes;
+    sim_shared_end = SIM_SHARED_AT + shared_bytes;
     failed = threads > SIM_MOST_THREADS || cluster > SIM_MOST_CLUSTER || grid % cluster;
     for (int r = 0; r < cluster && !failed; r++) {
-        sim_shared[r] = aligned_alloc(1024, shared_bytes / 1024 * 1024 + 1024);
+        sim_shared[r] = aligned_alloc(1024, sim_shared_end / 1024 * 1024 + 1024);
         failed = !sim_shared[r];
     }
     for (long first = 0; first < grid && !failed; first += cluster) {

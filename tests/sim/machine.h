@@ -15,8 +15,13 @@ bool sim_run(void (*entry)(void **), void **params, long blocks, int cluster, in
 /* Ends the launch from inside a kernel, with words about what is wrong on standard error. */
 _Noreturn void sim_report(const char *what, unsigned long where);
 
-/* Bytes of a block's dynamic shared memory; the blocks of the cluster that runs, and their memories. */
-extern unsigned sim_shared_bytes;
+/* The offset in a block's window of the bytes at an address of shared::cta, naturally aligned: an address of another
+ * block, or of what is not there, ends the launch. Then the same for an offset. */
+unsigned sim_own(const char *what, unsigned address, unsigned bytes);
+unsigned sim_offset(const char *what, unsigned offset, unsigned bytes);
+
+/* Where a block's window ends; the blocks of the cluster that runs, and their windows. */
+extern unsigned sim_shared_end;
 extern int sim_cluster, sim_threads; /* sim_threads: of a block */
 extern char *sim_shared[SIM_MOST_CLUSTER];
 

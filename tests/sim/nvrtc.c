@@ -12,7 +12,7 @@
 /* Function with an instruction, words in it that tell which one ("": any), what its body becomes; $ stands for
  * its first parameter. */
 static const struct { const char *name, *with, *body; } instructions[] = {
-    {"shared_address", "", "return sim_address(p);"},
+    {"shared_address", "", "return sim->address(p);"},
     {"multiply", "", "sim->product(c, a, b0, b1);"},
     {"load_matrices", "", "sim->matrices(r, address, 0);"},
     {"load_matrices_transposed", "", "sim->matrices(r, address, 1);"},
@@ -69,11 +69,11 @@ static const struct { const char *name, *with, *body; } instructions[] = {
     {"store_matrices", "", "unsigned v[4] = {a, b, c, d}; sim->store_matrices(address, v, 0);"},
     {"store_matrices_transposed", "", "unsigned v[4] = {a, b, c, d}; sim->store_matrices(address, v, 1);"},
     {"load_shared", "", "return sim_load(address);"},
-    {"load_shared_int4", "", "int4_ v; memcpy(&v, sim->shared + address, 16); return v;"},
-    {"store_shared", "", "memcpy(sim->shared + address, &v, 4);"},
-    {"store_shared_int4", "", "memcpy(sim->shared + address, &v, 16);"},
-    {"store_shared_u16", "", "memcpy(sim->shared + address, &v, 2);"},
-    {"load_shared_u16", "", "u16 v; memcpy(&v, sim->shared + address, 2); return v;"},
+    {"load_shared_int4", "", "int4_ v; memcpy(&v, sim->at(address, 16), 16); return v;"},
+    {"store_shared", "", "memcpy(sim->at(address, 4), &v, 4);"},
+    {"store_shared_int4", "", "memcpy(sim->at(address, 16), &v, 16);"},
+    {"store_shared_u16", "", "memcpy(sim->at(address, 2), &v, 2);"},
+    {"load_shared_u16", "", "u16 v; memcpy(&v, sim->at(address, 2), 2); return v;"},
     {"warpgroup_sync", "", "sim->meet_some(id, 128, 1, 0);"},
     {"turn_take", "", "sim->meet_some(1 + consumer, 256, 1, 0);"},
     {"turn_over", "", "sim->meet_some(1 + consumer, 256, 0, 0);"},
@@ -230,8 +230,8 @@ static char *rewrite(const char *source, const char **why) {
             if (!strncmp(type, "__align__", 9)) type = strchr(type, ' ') + 1;
             space = strchr(type, ' ');
             char words[256];
-            snprintf(words, sizeof words, "%.*s *const %.*s = (%.*s *)sim->shared;\n", (int)(space - type), type,
-                     (int)strcspn(space + 1, "["), space + 1, (int)(space - type), type);
+            snprintf(words, sizeof words, "%.*s *const %.*s = (%.*s *)(sim->shared + SIM_SHARED_AT);\n",
+                     (int)(space - type), type, (int)strcspn(space + 1, "["), space + 1, (int)(space - type), type);
             say(&out, words);
         } else put(&out, line, (size_t)(next - line));
         line = next;

@@ -14,8 +14,8 @@ static float upper(unsigned pair, int which) { /* bf16 number 0 or 1 of a pair *
  * number l / 4 of lines 2(l%4) + 0,1. The eight lines of a block must come from different banks. */
 void sim_matrices(unsigned r[4], unsigned address, int transposed) {
     int l = sim_machine.thread % SIM_WARP;
-    if (address % 16 || address + 16 > sim_shared_bytes) sim_report("ldmatrix outside of shared memory", address);
-    const sim_words *lines = sim_machine.meet(&address, 1);
+    const unsigned line_at = sim_own("ldmatrix", address, 16);
+    const sim_words *lines = sim_machine.meet(&line_at, 1);
     for (int block = 0; block < 4; block++) {
         unsigned short number[2];
         int sixteens = 0;

@@ -80,7 +80,7 @@ static inline int __syncthreads_or(int p) { /* through shared memory of the libr
     return any;
 }
 
-static inline size_t __cvta_generic_to_shared(const void *p) { return (size_t)((const char *)p - sim->shared); }
+static inline size_t __cvta_generic_to_shared(const void *p) { return sim->address(p); }
 
 /* ---- what stands for instructions: nvrtc.c puts these into the bodies of the functions that hold them ---- */
 
@@ -89,10 +89,9 @@ static inline unsigned sim_bf16(float v) { /* round to nearest even */
     return v != v ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
 }
 static inline unsigned sim_pair(float low, float high) { return sim_bf16(low) | sim_bf16(high) << 16; }
-static inline unsigned sim_address(const void *p) { return (unsigned)((const char *)p - sim->shared); }
 #define sim_wide(lower) ((unsigned long)DESCRIPTOR_UPPER << 32 | (lower)) /* a descriptor's words, see sm90_ptx */
 static inline unsigned sim_load(unsigned address) {
     unsigned v;
-    memcpy(&v, sim->shared + address, 4);
+    memcpy(&v, sim->at(address, 4), 4);
     return v;
 }
