@@ -1,6 +1,7 @@
 /* t_data: configs, token streams, windows and the formulas of a step. No device. */
 #include <math.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "t.h"
@@ -357,6 +358,35 @@ __attribute__((destructor)) static void clean(void) {
     if (!folder[0]) return;
     snprintf(command, sizeof command, "rm -rf %s", folder);
     if (system(command)) fprintf(stderr, "cannot remove %s\n", folder);
+}
+
+/* A hole of 100 MiB stands for a large file: pieces and the size are seen, the middle of a gap is not. */
+T_CASE(large_files_are_told_apart_by_pieces) {
+    enum { MIB = 1 << 20, BYTES = 100 * MIB + 77 };
+    static const struct { size_t at; bool seen; } rows[] = {
+        {0, true}, {MIB - 1, true}, {BYTES - 1, true}, {BYTES - MIB, true}, {MIB + MIB / 4, false}};
+    unsigned char *map = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    token_source source = {.map = map, .map_bytes = BYTES};
+    char whole[33], hash[33];
+    int64_t bytes;
+    T_NEED(map != MAP_FAILED);
+    source_identity(&source, &bytes, whole);
+    T_EQ(bytes, BYTES);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        map[rows[i].at] = 1;
+        source_identity(&source, &bytes, hash);
+        T_EQ(strcmp(hash, whole) != 0, rows[i].seen);
+        map[rows[i].at] = 0;
+    }
+    source.map_bytes--;
+    source_identity(&source, &bytes, hash);
+    T_OK(strcmp(hash, whole));
+    source.map_bytes = 64 * MIB; /* whole: no byte is passed over */
+    source_identity(&source, &bytes, whole);
+    map[MIB + MIB / 4] = 1;
+    source_identity(&source, &bytes, hash);
+    T_OK(strcmp(hash, whole));
+    munmap(map, BYTES);
 }
 
 T_MAIN

@@ -521,6 +521,75 @@ T_CASE(kills_do_not_change_the_result) {
     T_OK(same_files(end_a, end_b, "optimizer.safetensors"));
 }
 
+static void write_data(const char *name, size_t bytes, char last) {
+    size_t n;
+    char *text = slurp(at("corpus.txt"), &n);
+    if (!text || n < bytes) abort();
+    text[bytes - 1] = last;
+    write_text(name, text, bytes);
+    free(text);
+}
+
+/* Runs the program on data NAME; the exit code. */
+static int program_on(const char *name, const char *words, char output[8000]) {
+    char command[2500], data[600];
+    snprintf(data, sizeof data, "%s", at(name));
+    snprintf(command, sizeof command, "exec build/moec train %s path=%s --threads 1 %s", at("program.lua"), data,
+             words);
+    return program(command, 0, output, 8000);
+}
+
+/* Removes the record of the data from a checkpoint, as older versions wrote it. */
+static void forget_data(const char *path) {
+    char file[1200], hex[34];
+    size_t n;
+    snprintf(file, sizeof file, "%s/state.json", path);
+    char *text = slurp(file, &n), *row = text ? strstr(text, "  \"data\"") : NULL;
+    T_NEED(row);
+    char *next = strchr(row, '\n') + 1;
+    memmove(row, next, strlen(next) + 1);
+    FILE *f = fopen(file, "w");
+    T_NEED(f && fputs(text, f) >= 0 && !fclose(f));
+    moec_hash_hex(text, strlen(text), hex);
+    snprintf(file, sizeof file, "%s/COMPLETE", path);
+    f = fopen(file, "w");
+    T_NEED(f && fputs(hex, f) >= 0 && !fclose(f));
+    free(text);
+}
+
+T_CASE(other_data_is_refused) {
+    char output[8000], words[2000], step2[1024], other[600];
+    setup();
+    snprintf(other, sizeof other, "%s", at("on-other"));
+    write_program_config(at("on"), at("corpus.txt"));
+    ckpt_path(at("on"), 2, step2);
+    write_data("one.txt", 20000, '.');
+    write_data("copy.txt", 20000, '.');
+    write_data("flipped.txt", 20000, '!');
+    if (program_on("one.txt", "steps=2 --fresh", output)) T_FAIL("%s", output);
+    T_EQ(program_on("flipped.txt", "steps=3 --resume", output), 2);
+    T_HAS(output, "other data");
+    T_HAS(output, at("one.txt"));
+    T_HAS(output, at("flipped.txt"));
+    T_HAS(output, "--from ");
+    write_data("one.txt", 20010, '.'); /* the same path, appended to */
+    T_EQ(program_on("one.txt", "steps=3 --resume", output), 2);
+    T_HAS(output, "20000 bytes");
+    T_HAS(output, "20010 bytes");
+    snprintf(words, sizeof words, "steps=3 --from %s", step2);
+    T_EQ(program_on("one.txt", words, output), 2);
+    snprintf(words, sizeof words, "steps=3 run=%s --from %s", other, step2); /* the remedy */
+    if (program_on("one.txt", words, output)) T_FAIL("%s", output);
+    T_HAS(output, "other data than the checkpoint's");
+    snprintf(words, sizeof words, "steps=4 run=%s --resume", other);
+    if (program_on("one.txt", words, output)) T_FAIL("%s", output);
+    if (program_on("copy.txt", "steps=3 --resume", output)) T_FAIL("%s", output); /* moved, not changed */
+    ckpt_path(at("on"), 3, step2);
+    forget_data(step2);
+    if (program_on("flipped.txt", "steps=4 --resume", output)) T_FAIL("%s", output);
+    T_EQ(program_on("copy.txt", "steps=5 --resume", output), 2); /* recorded again */
+}
+
 /* A second process in the same run is refused while the first lives; SIGTERM saves and ends in order. */
 T_CASE(a_run_has_one_trainer_which_ends_in_order) {
     char command[3000], output[8000], path[1024];

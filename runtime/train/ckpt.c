@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -106,12 +107,25 @@ static moec_status write_text(const writer *w, const char *name, const void *dat
     return durable_close(&file, w->err);
 }
 
+/* Paths are bytes: one that is not UTF-8 is left out, JSON cannot hold it. */
+static void write_data_row(const writer *w, const ckpt_data *data) {
+    json_t *path = json_string(data->path);
+    char *quoted = path ? json_dumps(path, JSON_ENCODE_ANY) : NULL;
+    if (data->hash[0])
+        fprintf(w->state, "  \"data\": {\"path\": %s, \"bytes\": %" PRId64 ", \"hash\": \"%s\"},\n",
+                quoted ? quoted : "\"\"", data->bytes, data->hash);
+    free(quoted);
+    json_decref(path);
+}
+
 static moec_status write_all(writer *w, const ckpt_state *state, const char *config_json, char **text,
                              size_t *bytes) {
     fprintf(w->state, "{\n  \"format\": 1,\n  \"step\": %" PRId64 ",\n  \"cursor\": %" PRId64
                       ",\n  \"seed\": %" PRId64 ",\n  \"tokens\": %" PRId64
-                      ",\n  \"model\": \"%s\",\n  \"files\": {\n",
+                      ",\n  \"model\": \"%s\",\n",
             state->step, state->cursor, state->seed, state->tokens, state->model_hash);
+    write_data_row(w, &state->data);
+    fprintf(w->state, "  \"files\": {\n");
     MOEC_TRY(write_model(w));
     fprintf(w->state, ",\n");
     MOEC_TRY(write_moments(w));

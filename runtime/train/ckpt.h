@@ -12,6 +12,13 @@
 
 #include "safetensors.h"
 
+/* The data that a run is trained on. hash "" is not known: a checkpoint from before this was recorded. */
+typedef struct ckpt_data {
+    char path[512];      /* data.path: for people */
+    int64_t bytes;       /* of its files together */
+    char hash[33];       /* source_identity */
+} ckpt_data;
+
 /* What besides tensors makes the next step the same as without the interruption. */
 typedef struct ckpt_state {
     int64_t step;        /* optimizer steps done */
@@ -19,6 +26,7 @@ typedef struct ckpt_state {
     int64_t seed;        /* of data order; the generator is a function of (seed, cursor) */
     int64_t tokens;      /* trained on so far */
     char model_hash[33]; /* config_model_hash of the run that wrote it */
+    ckpt_data data;
 } ckpt_state;
 
 typedef enum { CKPT_WEIGHT, CKPT_M, CKPT_V } ckpt_kind;

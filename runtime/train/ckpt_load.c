@@ -83,6 +83,14 @@ static moec_status check_file(reader *r, st_file *file, const char *name) {
     return MOEC_OK;
 }
 
+static void get_data(const json_t *row, ckpt_data *data) {
+    const char *path = json_string_value(json_object_get(row, "path"));
+    const char *hash = json_string_value(json_object_get(row, "hash"));
+    snprintf(data->path, sizeof data->path, "%s", path ? path : "");
+    snprintf(data->hash, sizeof data->hash, "%s", hash ? hash : "");
+    data->bytes = json_integer_value(json_object_get(row, "bytes"));
+}
+
 static void get_state(const reader *r, ckpt_state *s) {
     memset(s, 0, sizeof *s);
     s->step = json_integer_value(json_object_get(r->state, "step"));
@@ -91,6 +99,7 @@ static void get_state(const reader *r, ckpt_state *s) {
     s->tokens = json_integer_value(json_object_get(r->state, "tokens"));
     const char *hash = json_string_value(json_object_get(r->state, "model"));
     snprintf(s->model_hash, sizeof s->model_hash, "%s", hash ? hash : "");
+    get_data(json_object_get(r->state, "data"), &s->data);
 }
 
 static moec_status open_all(reader *r) {

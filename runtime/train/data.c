@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../../gen/gen.h"
+
 uint64_t mix64(uint64_t x) {
     x += 0x9e3779b97f4a7c15u;
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -74,6 +76,33 @@ void source_close(token_source *source) {
     if (source->index) munmap((void *)(uintptr_t)source->index, source->index_bytes);
     free(source->starts);
     memset(source, 0, sizeof *source);
+}
+
+/* ---- identity ---- */
+
+enum { PIECES = 64, PIECE_BYTES = 1 << 20 };
+
+/* A line for one file: its size and the hash of each piece, 33 characters. */
+static size_t describe(char *text, const unsigned char *map, size_t bytes) {
+    bool large = bytes > (size_t)PIECES * PIECE_BYTES;
+    size_t count = large ? PIECES : 1, piece = large ? PIECE_BYTES : bytes;
+    size_t used = (size_t)sprintf(text, "%zu", bytes);
+    for (size_t i = 0; i < count; i++) {
+        size_t at = i + 1 == count ? bytes - piece : (bytes - piece) / (PIECES - 1) * i;
+        text[used++] = ' ';
+        moec_hash_hex(map + at, piece, text + used);
+        used += 32;
+    }
+    text[used++] = '\n';
+    return used;
+}
+
+void source_identity(const token_source *source, int64_t *bytes, char hash[33]) {
+    char text[2 * (32 + 33 * PIECES)];
+    size_t used = describe(text, source->map, source->map_bytes);
+    if (source->index) used += describe(text + used, source->index, source->index_bytes);
+    *bytes = (int64_t)(source->map_bytes + source->index_bytes);
+    moec_hash_hex(text, used, hash);
 }
 
 /* ---- windows ---- */

@@ -28,6 +28,10 @@ moec_status text_open(token_source *source, const char *path, int64_t vocabulary
 /* Megatron's indexed dataset: path.bin and path.idx. */
 moec_status megatron_open(token_source *source, const char *path, int64_t vocabulary, moec_error *err);
 void source_close(token_source *source);
+/* What tells one dataset from another: its bytes on disk and a hash of them, 32 hex digits. The path is not
+ * part of it. Files up to 64 MiB count whole; of a larger one its size and 64 pieces of 1 MiB, spread
+ * evenly from its first byte to its last: a change between them at the same size is not seen. */
+void source_identity(const token_source *source, int64_t *bytes, char hash[33]);
 /* Tokens [at, at+count) into out. E_CORRUPT names the file and position of an id out of range. */
 moec_status source_read(const token_source *source, int64_t at, int64_t count, int32_t *out,
                         moec_error *err);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -85,9 +86,36 @@ static void save(loop *l) {
                                       "ms", (now() - begin) * 1e3));
 }
 
+/* Does this checkpoint lie in this run's folder? */
+static bool own_checkpoint(const loop *l, const char *path) {
+    char parent[1100];
+    struct stat run, of;
+    snprintf(parent, sizeof parent, "%.1080s/../..", path);
+    return !stat(l->config->run, &run) && !stat(parent, &of) && run.st_dev == of.st_dev && run.st_ino == of.st_ino;
+}
+
+/* A run has one dataset: its log and its held-out loss are of it. What begins in a new folder from
+ * another run's checkpoint may have its own. */
+static moec_status check_data(const loop *l, const char *path, const ckpt_data *now) {
+    const ckpt_data *before = &l->state.data;
+    if (!before->hash[0] || !strcmp(before->hash, now->hash)) return MOEC_OK;
+    if (!own_checkpoint(l, path)) {
+        say(l, "other data than the checkpoint's, which was trained on %s", before->path);
+        return MOEC_OK;
+    }
+    moec_fail(l->err, MOEC_E_INVAL, "%s was trained on other data: %s, %" PRId64 " bytes, hash %s; now data.path is "
+              "%s, %" PRId64 " bytes, hash %s", path, before->path, before->bytes, before->hash, now->path, now->bytes,
+              now->hash);
+    return moec_hint(l->err, MOEC_E_INVAL, "give the data as it was, or begin a new run on the new data: "
+                                           "--from %s with another train.run", path);
+}
+
 static moec_status load(loop *l, const char *path) {
     ckpt_tensors tensors = params_checkpoint(&l->model->params);
+    ckpt_data data = l->state.data;
     MOEC_TRY(ckpt_load(path, &l->state, &tensors, l->err));
+    MOEC_TRY(check_data(l, path, &data));
+    l->state.data = data;
     l->saved_step = l->state.step;
     l->data.seed = l->state.seed;
     snprintf(l->result->checkpoint, sizeof l->result->checkpoint, "%s", path);
@@ -342,12 +370,13 @@ static moec_status finish(loop *l) {
 static void log_start(loop *l) {
     const model_size *size = &l->result->size;
     trainlog_write(&l->log,
-                   json_pack("{s:s, s:I, s:s, s:s, s:I, s:I, s:f, s:I, s:I, s:o}", "event", "start", "step",
+                   json_pack("{s:s, s:I, s:s, s:s, s:I, s:I, s:f, s:I, s:I, s:I, s:s, s:o}", "event", "start", "step",
                              (json_int_t)l->state.step, "version", moec_version(), "target",
                              moec_device_target(l->device), "parameters", (json_int_t)size->total, "active",
                              (json_int_t)size->active, "unigram_bits", l->result->unigram_bits,
                              "train_tokens", (json_int_t)l->data.train_tokens, "held_tokens",
-                             (json_int_t)l->data.held_tokens, "settings", trainlog_settings(l->config)));
+                             (json_int_t)l->data.held_tokens, "data_bytes", (json_int_t)l->state.data.bytes,
+                             "data_hash", l->state.data.hash, "settings", trainlog_settings(l->config)));
 }
 
 /* To be read by people: a run does not fail for want of them. */
@@ -368,6 +397,8 @@ static moec_status prepare(loop *l) {
     l->targets = malloc(bytes);
     if (!l->tokens || !l->targets) return moec_fail(l->err, MOEC_E_NOMEM, "batch");
     MOEC_TRY(dataset_open(&l->data, c->path, c->format, c->spec.V, c->seq, c->held_out, c->seed, l->err));
+    snprintf(l->state.data.path, sizeof l->state.data.path, "%s", c->path);
+    source_identity(&l->data.source, &l->state.data.bytes, l->state.data.hash);
     MOEC_TRY(dataset_unigram_bits(&l->data, &l->result->unigram_bits, l->err));
     say(l, "data: %s, %" PRId64 " training and %" PRId64 " held-out tokens, unigram entropy %.3f bits", c->path,
         l->data.train_tokens, l->data.held_tokens, l->result->unigram_bits);
