@@ -326,10 +326,7 @@ static moec_status other_ops(bench_data *d, moec_bench *bench, moec_error *err) 
     for (char *rest = list, *name; (name = strtok_r(rest, ",", &rest));) {
         const moec_op *op = moec_op_find(name);
         subject wanted = {.op = op, .spec = *d->spec, .dense = op && moec_op_arg(op, "offsets") < 0};
-        bool is_row = !strcmp(name, "layer");
-        for (moec_layer_slot i = 0; i < MOEC_L_COUNT && !is_row; i++)
-            is_row = !strcmp(moec_layer_row_at(i)->name, name);
-        if (is_row) continue;
+        if (!strcmp(name, "layer") || moec_layer_row_is(name, strlen(name))) continue;
         if (!op && !packed_row(name, d->spec, &wanted)) {
             moec_status rc = moec_fail(err, MOEC_E_SPEC, "--op %s: no such op or layer row", name);
             return moec_hint(err, rc, "rows: route up down combine dh dw2 dw1 dx route_bwd layer; packed: up.plain "

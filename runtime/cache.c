@@ -63,7 +63,8 @@ static moec_status fall_back(moec_cache *cache, const moec_error *why, moec_erro
     return MOEC_OK;
 }
 
-/* Folders in the making, or on their way out, of processes that were killed: a day old, nobody works on them. */
+/* Folders in the making, or on their way out, of processes that were killed: a day old, nobody works on them.
+ * Looked for where a kernel is about to be built, which takes seconds anyhow; opening a full cache does not. */
 static void sweep(const char *root) {
     DIR *d = opendir(root);
     for (struct dirent *e; d && (e = readdir(d));) {
@@ -80,7 +81,7 @@ static moec_status make_root(const char *root, moec_error *err) {
     char lock[MOEC_PATH_BYTES];
     MOEC_TRY(moec_path(lock, err, "%s/lock", root));
     MOEC_TRY(moec_dir_make(lock, err));
-    if (moec_dir_writable(root)) return sweep(root), MOEC_OK;
+    if (moec_dir_writable(root)) return MOEC_OK;
     return moec_fail(err, MOEC_E_IO, "no permission to create files in %s", root);
 }
 
@@ -259,6 +260,7 @@ static void keep_failed(const moec_cache *cache, const moec_artifact *a, const c
 
 static moec_status build(moec_cache *cache, const moec_artifact *a, char *path, moec_error *err) {
     char dir[MOEC_PATH_BYTES];
+    sweep(cache->write);
     MOEC_TRY(moec_dir_temp(cache->write, "build", dir, err));
     moec_status rc = write_source(a, dir, err);
     if (!rc) {

@@ -52,6 +52,14 @@ const moec_layer_row *moec_layer_row_at(moec_layer_slot slot) {
     return slot < MOEC_L_COUNT ? &rows[slot] : NULL;
 }
 
+bool moec_layer_row_is(const char *name, size_t length) {
+    for (moec_layer_slot i = 0; i < MOEC_L_COUNT; i++) {
+        const char *row = moec_layer_row_at(i)->name;
+        if (strlen(row) == length && !memcmp(row, name, length)) return true;
+    }
+    return false;
+}
+
 bool moec_layer_row_used(const moec_layer_row *row, const moec_spec *spec) {
     return (!row->shared || spec->shared) && (!row->bias || spec->bias);
 }

@@ -21,6 +21,8 @@ typedef struct moec_layer_row {
 } moec_layer_row;
 
 const moec_layer_row *moec_layer_row_at(moec_layer_slot slot);
+/* Is there a row whose name is these `length` bytes? */
+bool moec_layer_row_is(const char *name, size_t length);
 /* Does a layer of this spec have the row? */
 bool moec_layer_row_used(const moec_layer_row *row, const moec_spec *spec);
 /* The spec of the row's kernel: the layer's, or for the shared expert E=1 K=1 F=shared, no bias. */

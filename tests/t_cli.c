@@ -35,11 +35,7 @@ T_CASE(a_search_that_is_stopped_keeps_what_it_found) {
              "build/moec tune E=4 K=2 H=64 F=64 --tokens 64 --threads 1 --sets 1 --repeat 3 --op up,down,dw1 "
              "--candidates 5000 --seconds 2 -o %s/stopped.plan & p=$!; "
              "until [ -s %s/stopped.plan ]; do sleep 0.1; done; kill -TERM $p; wait $p", dir, dir);
-    const char *argv[] = {"sh", "-c", command, NULL};
-    moec_error err = {0};
-    moec_process p = {.argv = argv, .limit_s = limit_s, .output = output, .output_bytes = sizeof output};
-    T_NEED(!moec_process_run(&p, &err));
-    T_EQ(p.exit_code, 128 + 15);
+    T_EQ(run_shell(command), 128 + 15);
     T_HAS(output, "(time ran out)");
     T_OK(plan_has("\nup : ") && !plan_has("\ndw1 : "));
     T_EQ(moec("bench E=4 K=2 H=64 F=64 --tokens 64 --threads 1 --repeat 1 --op up --no-peers --plan @/stopped.plan"), 0);
@@ -296,12 +292,9 @@ T_CASE(gen_that_is_stopped_leaves_what_was_there) {
     snprintf(command, sizeof command,
              "build/moec gen E=8 K=2 -t cpu-avx2 --compile -o %s & p=$!; "
              "until ls -d %s/.moec-gen.* >/dev/null 2>&1; do sleep 0.05; done; kill -TERM $p; wait $p", out, dir);
-    const char *argv[] = {"sh", "-c", command, NULL};
-    moec_error err = {0};
-    moec_process p = {.argv = argv, .limit_s = limit_s, .output = output, .output_bytes = sizeof output};
-    T_NEED(!moec_process_run(&p, &err));
+    int code = run_shell(command);
     unsetenv("MOEC_CC");
-    T_EQ(p.exit_code, 128 + 15);
+    T_EQ(code, 128 + 15);
     T_HAS(output, "stopped by a signal");
     char *after = slurp("stop/manifest.json");
     T_NEED(after);

@@ -23,6 +23,17 @@ static inline void fresh_cache(const char *const *settings, size_t count) {
     moec_dir_remove(getenv("MOEC_CACHE"));
 }
 
+/* Runs a program, its output in `output`; the exit code. */
+static inline int run_program(const char *const *argv) {
+    moec_error err = {0};
+    moec_process p = {.argv = argv, .limit_s = limit_s, .output = output, .output_bytes = sizeof output};
+    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
+    return p.exit_code;
+}
+static inline int run_shell(const char *command) {
+    return run_program((const char *const[]){"sh", "-c", command, NULL});
+}
+
 /* Runs "build/moec WORDS", words split at spaces, '@' standing for the folder and '~' for a space; the exit code. */
 static inline int moec(const char *words) {
     static char store[4096];
@@ -39,10 +50,7 @@ static inline int moec(const char *words) {
         *out++ = 0;
     }
     argv[count] = NULL;
-    moec_error err = {0};
-    moec_process p = {.argv = argv, .limit_s = limit_s, .output = output, .output_bytes = sizeof output};
-    if (moec_process_run(&p, &err)) T_FAIL("%s", err.text);
-    return p.exit_code;
+    return run_program(argv);
 }
 
 /* The verb ends with `code`; its message has every text of the list, and a remedy. */

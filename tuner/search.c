@@ -298,21 +298,13 @@ static moec_status each_row(bench_data *d, const moec_search_options *options, m
     return MOEC_OK;
 }
 
-static bool is_row(const char *name, size_t length) {
-    for (moec_layer_slot i = 0; i < MOEC_L_COUNT; i++) {
-        const char *row = moec_layer_row_at(i)->name;
-        if (strlen(row) == length && !memcmp(row, name, length)) return true;
-    }
-    return false;
-}
-
 static moec_status check_names(const char *ops, moec_error *err) {
     char names[256] = "";
     for (moec_layer_slot i = 0; i < MOEC_L_COUNT; i++)
         snprintf(names + strlen(names), sizeof names - strlen(names), " %s", moec_layer_row_at(i)->name);
     for (const char *at = ops; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
         size_t n = strcspn(at, ",");
-        if (is_row(at, n)) continue;
+        if (moec_layer_row_is(at, n)) continue;
         moec_status rc = moec_fail(err, MOEC_E_SPEC, "--op %.*s: no such row of the layer", (int)n, at);
         return moec_hint(err, rc, "rows:%s", names);
     }
