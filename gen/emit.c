@@ -170,6 +170,7 @@ static void read_tmap(lua_State *L, moec_tmap *map) {
     read_list(L, "stride", map->stride);
     copy_expr(map->offset, field(L, "offset"));
     map->swizzle = int_field(L, "swizzle");
+    map->l2 = int_field(L, "l2");
     lua_getfield(L, -1, "box");
     map->rank = lua_istable(L, -1) ? (int)lua_rawlen(L, -1) : 0;
     for (int i = 0; i < map->rank && i < 5; i++) {

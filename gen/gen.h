@@ -191,6 +191,7 @@ typedef struct moec_tmap {
     char stride[5][MOEC_EXPR_BYTES];    /* bytes, [0] unused */
     int box[5];                         /* elements */
     int swizzle;                        /* bytes: 0, 32, 64, 128 */
+    int l2;                             /* bytes that a load brings into L2 around those it asks for: 0, 64, 128, 256 */
     char offset[MOEC_EXPR_BYTES];       /* bytes added to the base, "" for 0 */
 } moec_tmap;
 

@@ -44,10 +44,10 @@ static json_t *tmaps_json(const moec_launch *l) {
         const moec_tmap *m = &l->tmap[i];
         json_t *box = json_array();
         for (int k = 0; k < m->rank; k++) json_array_append_new(box, json_integer(m->box[k]));
-        json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:o, s:o, s:i}", "arg", m->arg, "offset",
+        json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:o, s:o, s:i, s:i}", "arg", m->arg, "offset",
                                               *m->offset ? m->offset : "0", "dim", expressions(m->dim, 0, m->rank),
                                               "stride", expressions(m->stride, 1, m->rank), "box", box, "swizzle",
-                                              m->swizzle));
+                                              m->swizzle, "l2", m->l2));
     }
     return list;
 }

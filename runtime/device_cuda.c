@@ -264,6 +264,7 @@ static moec_status check_pointers(moec_device *device, const moec_op *op, const 
 /* ---- tensor maps ---- */
 
 static int swizzle_code(int bytes) { return bytes == 128 ? 3 : bytes == 64 ? 2 : bytes == 32 ? 1 : 0; }
+static int l2_code(int bytes) { return bytes == 256 ? 3 : bytes == 128 ? 2 : bytes == 64 ? 1 : 0; }
 
 static moec_status tmap_sizes(const moec_tmap *row, const moec_sizes *sizes, uint64_t dim[5],
                               uint64_t stride[5], int64_t *offset, moec_error *err) {
@@ -297,7 +298,7 @@ static moec_status make_tmap(moec_device *device, const moec_module *module, con
     for (int i = 0; i < row->rank; i++) box[i] = (uint32_t)row->box[i];
     CUresult result = g->cuda->tensor_map(map, f32 ? CU_TMAP_FLOAT32 : CU_TMAP_BFLOAT16,
                                           (uint32_t)row->rank, base + offset, dim, stride, box, step, 0,
-                                          swizzle_code(row->swizzle), CU_TMAP_L2_256B, 0);
+                                          swizzle_code(row->swizzle), l2_code(row->l2), 0);
     if (!result) return MOEC_OK;
     moec_status rc = fail(device, result, "cuTensorMapEncodeTiled", err);
     return moec_hint(err, rc, "argument %s of %s must be 16-byte aligned device memory", row->arg,

@@ -4,7 +4,8 @@ local own, step, bwd_stages = 128, 64, 4        -- backward
 
 local function head_map(arg, heads, box_rows)
     local columns = heads .. "*dim"
-    return { arg = arg, dim = { columns, "T" }, stride = { "0", columns .. "*2" }, box = { 64, box_rows }, swizzle = 128 }
+    return { arg = arg, dim = { columns, "T" }, stride = { "0", columns .. "*2" }, box = { 64, box_rows }, swizzle = 128,
+             l2 = 256 }
 end
 
 -- Tiles of 64 columns: queries, then stages of keys and of values; nine barriers.

@@ -49,11 +49,12 @@ end
 
 -- A map over ragged rows. Coordinates (column, 2^30 - length + row, 2^30, end of group): the address is
 -- base + column*2 + (row + end - length)*s modulo 2^64, because 2^30 * 2^34 = 2^64; a row at or past
--- `length` has its second coordinate at or past 2^30, the size of that dimension, and reads as zeros.
+-- `length` has its second coordinate at or past 2^30, the size of that dimension, and reads as zeros. The boxes beside
+-- each other belong to one step: where a load brought 256 bytes into L2, it read some of them from memory twice.
 local function ragged_map(arg, columns)
     return { arg = arg, dim = { tostring(columns), "1073741824", "2147483647", "2147483647" },
              stride = { "0", columns .. "*2", "17179869184-" .. columns .. "*2", columns .. "*2" },
-             box = { 64, 64, 1, 1 }, swizzle = 128 }
+             box = { 64, 64, 1, 1 }, swizzle = 128, l2 = 128 }
 end
 
 return {
@@ -94,7 +95,7 @@ return {
             maps[3] = "map_d"
             tmaps[3] = { arg = result, dim = { inner, outer, dense(r) and "1" or "E" },
                          stride = { "0", inner .. "*2", inner .. "*" .. outer .. "*2" }, box = { 64, 64, 1 },
-                         swizzle = 128 }
+                         swizzle = 128, l2 = 0 }
         end
         return {
             launch = {

@@ -24,12 +24,13 @@ local function shared_bytes(r)
     return c.stages * (128 + c.bn) * 128 + (is(r, "dh") and 0 or 8 * 2 * 2048) + 16 * c.stages + 9 * 16
 end
 
--- A tensor map: sizes innermost first, byte strides of the dimensions after the first.
+-- A tensor map: sizes innermost first, byte strides of the dimensions after the first. What lies beside a box of
+-- 64 columns of bf16 is wanted by the next step, as a rule: L2 fetches it, too.
 local function map(arg, dim, stride, box)
     table.insert(stride, 1, 0)
     for i, v in ipairs(dim) do dim[i] = tostring(v) end
     for i, v in ipairs(stride) do stride[i] = tostring(v) end
-    return { arg = arg, dim = dim, stride = stride, box = box, swizzle = 128 }
+    return { arg = arg, dim = dim, stride = stride, box = box, swizzle = 128, l2 = 256 }
 end
 local function rows_map(arg, columns, box_rows, count)
     return map(arg, { columns, count or "R" }, { columns .. "*2" }, { 64, box_rows })
@@ -44,6 +45,11 @@ local function weights_map(arg, columns, rows, halves, box_rows, count)
         { 64, box_rows, 1, 1 })
 end
 
+-- Weights whose rows lie along the sum: boxes beside each other belong to one step, each is fetched for itself.
+local function across(m)
+    m.l2 = 128
+    return m
+end
 -- The same weights, seen through a block of the columns of H that lie along dimension `at`.
 local function block_of(r, m, at)
     m.dim[at] = lib.columns_text(r.spec)
@@ -63,7 +69,7 @@ local function maps_of(r)
                  rows_map("y", lib.columns_text(r.spec), 16) }
     elseif is(r, "dh") then
         return { "map_b", "map_dpre", "map_act", "map_pre" },
-               { weights_map("w2", "F", "H", 1, 64), halves_map(r, "dhpre", 16), rows_map("a_w", "F", 16),
+               { across(weights_map("w2", "F", "H", 1, 64)), halves_map(r, "dhpre", 16), rows_map("a_w", "F", 16),
                  halves_map(r, "hpre", 128) }
     elseif is(r, "linear") then
         local names = { "map_a", "map_b", "map_d" }
@@ -72,10 +78,10 @@ local function maps_of(r)
         return names, maps
     elseif is(r, "linear_dx") then
         return { "map_a", "map_b", "map_d" },
-               { rows_map("dy", "F", rows, "T"), weights_map("w", "H", "F", 1, 64, 1), rows_map("dx", "H", 16, "T") }
+               { rows_map("dy", "F", rows, "T"), across(weights_map("w", "H", "F", 1, 64, 1)), rows_map("dx", "H", 16, "T") }
     end
     return { "map_a", "map_b", "map_d" },
-           { rows_map("dhpre", "U", rows), block_of(r, weights_map("w1", "H", "U", 1, 64), 1),
+           { rows_map("dhpre", "U", rows), block_of(r, across(weights_map("w1", "H", "U", 1, 64)), 1),
              rows_map("dx_row", lib.columns_text(r.spec), 16) }
 end
 
