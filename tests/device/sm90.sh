@@ -80,18 +80,21 @@ agree() {
     done
 }
 
-# ---- compute-sanitizer over every kernel of a layer ----
+# ---- compute-sanitizer over every kernel of a layer; long sums and long sequences go round the rings of stages ----
 
 sanitize() {
     command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not here"; return; }
     for tool in memcheck racecheck; do
         for spec in "E=4 K=2 H=136 F=72 shared=64 bias=1 --tokens 127" "E=4 K=2 H=128 F=64 wgrad=same --tokens 127" \
-            "E=2 K=1 H=64 F=64 dtype=f32 --tokens 127" "heads=2 kv=1 dim=64 --tokens 300 --op attention" \
-            "heads=2 kv=1 dim=64 --tokens 300 --op attention_bwd"; do
+            "E=2 K=1 H=64 F=64 dtype=f32 --tokens 127" \
+            "E=2 K=1 H=520 F=392 wgrad=same --tokens 700" \
+            "E=2 K=1 H=2048 F=512 wgrad=same --tokens 700 --op dw1" \
+            "heads=2 kv=1 dim=64 --tokens 450 --op attention --variant 1" \
+            "heads=2 kv=1 dim=64 --tokens 450 --op attention_bwd --variant 1"; do
             log="$out/$tool-$(echo "$spec" | tr -dc 'A-Za-z0-9').txt"
             # shellcheck disable=SC2086
-            timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 "$moec" verify $spec -t "$target" \
-                --routing uniform --variant 0 >"$log" 2>&1
+            timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 "$moec" verify --variant 0 $spec -t "$target" \
+                --routing uniform >"$log" 2>&1
             echo "$tool $spec: exit code $?, $(grep 'SUMMARY' "$log" | sed 's/=*//' | tr '\n' ' ')"
             grep -E '^========= (Invalid|Race|Error|Warning)' "$log" | sort | uniq -c | head -n 5
         done
