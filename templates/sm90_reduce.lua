@@ -57,6 +57,26 @@ local function ragged_map(arg, columns)
              box = { 64, 64, 1, 1 }, swizzle = 128, l2 = 128 }
 end
 
+-- How the kernel of this config works, line by line of its header.
+local function prose_of(config)
+    local lines = {
+        "Persistent: one CTA an SM, two CTAs a cluster, each with 128 columns of the gathered operand and the",
+        "same columns of the other one, which each CTA half loads by TMA for both. Producers gather 64 token",
+        "rows a step with cp.async (TMA when they lie packed), zeros behind the group's end; the ragged tensor",
+        "map does the same for the other operand. Both lie row by row in shared memory, which wgmma reads as",
+        "transposed operands. Two consumer warpgroups keep 64 rows of the result each. An expert without rows",
+        "takes one step of zeros.",
+    }
+    if config.boxes == 1 then
+        lines[#lines + 1] = "A quarter of the gathered rows comes by TMA, too, in boxes of one row."
+    end
+    if config.split == 1 then
+        lines[#lines + 1] = "Where the last round of tiles would leave clusters idle its tiles are cut by rows: the pieces' sums go"
+        lines[#lines + 1] = "to scratch as f32, and a second phase adds them in the order of their rows."
+    end
+    return lines
+end
+
 return {
     ops = { "dw1", "dw2", "linear_dw" },
     targets = { "sm_90a" },
@@ -67,6 +87,7 @@ return {
         { name = "cluster", values = { 2, 1 }, doc = "CTAs that share the loads of B" },
         { name = "stages", values = { 4, 3, 5, 6 }, doc = "steps of 64 rows in flight" },
         { name = "late", values = { 1, 0 }, doc = "1: a tile leaves, packed in registers, while the next one multiplies" },
+        { name = "boxes", values = { 0, 1 }, doc = "1: the copy engine fetches a quarter of the gathered rows" },
         { name = "split", values = { 0, 1 }, doc = "1: tiles of the last round are cut by rows, where that pays" },
     },
     constraints = {
@@ -74,12 +95,16 @@ return {
             return r.config.late == 0 or r.config.split == 0 and not f32(r) end },
         { why = "pieces are numbered beside 32 experts at most", ok = function(r)
             return r.config.split == 0 or dense(r) or r.spec.E <= SPLIT.experts end },
+        { why = "no rows are gathered", ok = function(r) return r.config.boxes == 0 or not dense(r) end },
         { why = "stages do not fit into shared memory", ok = function(r) return shared_bytes(r) <= 232448 end },
     },
-    -- 256 columns read shared memory least per flop; the second half of a narrow tile costs nothing else.
+    -- 256 columns read shared memory least per flop; the second half of a narrow tile costs nothing else. Boxes of one
+    -- row save instructions, and time where those limit the kernel: not with few columns, where memory does.
     default = function(r)
         local split = split_pays(r)
-        return { bn = 256, cluster = 2, stages = 4, late = (f32(r) or split) and 0 or 1, split = split and 1 or 0 }
+        local boxes = not dense(r) and r.spec.H >= 2048 and width(r) >= 512
+        return { bn = 256, cluster = 2, stages = 4, late = (f32(r) or split) and 0 or 1, boxes = boxes and 1 or 0,
+                 split = split and 1 or 0 }
     end,
     derive = function(r)
         local dw1 = is(r, "dw1")
@@ -96,6 +121,11 @@ return {
             tmaps[3] = { arg = result, dim = { inner, outer, dense(r) and "1" or "E" },
                          stride = { "0", inner .. "*2", inner .. "*" .. outer .. "*2" }, box = { 64, 64, 1 },
                          swizzle = 128, l2 = 0 }
+        end
+        if r.config.boxes == 1 then
+            maps[#maps + 1] = "map_rows"
+            tmaps[#tmaps + 1] = { arg = gather, dim = { h, "T" }, stride = { "0", h .. "*2" }, box = { 64, 1 },
+                                  swizzle = 128, l2 = 128 }
         end
         return {
             launch = {
@@ -115,16 +145,7 @@ return {
             flops = ("2*%s*%d*%d"):format(rows, r.spec.H, width(r)),
             bytes = ("2*%s*%d+%d*%s*%d*%d"):format(rows, r.spec.H + width(r), f32(r) and 4 or 2,
                 dense(r) and "1" or "E", r.spec.H, width(r)),
-            prose = {
-                "Persistent: one CTA an SM, two CTAs a cluster, each with 128 columns of the gathered operand and the",
-                "same columns of the other one, which each CTA half loads by TMA for both. Producers gather 64 token",
-                "rows a step with cp.async (TMA when they lie packed), zeros behind the group's end; the ragged tensor",
-                "map does the same for the other operand. Both lie row by row in shared memory, which wgmma reads as",
-                "transposed operands. Two consumer warpgroups keep 64 rows of the result each. An expert without rows",
-                "takes one step of zeros.",
-                split and "Where the last round of tiles would leave clusters idle its tiles are cut by rows: the pieces' sums go" or nil,
-                split and "to scratch as f32, and a second phase adds them in the order of their rows." or nil,
-            },
+            prose = prose_of(r.config),
         }
     end,
 }

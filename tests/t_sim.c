@@ -173,6 +173,19 @@ T_CASE(sums_over_ragged_rows_on_hopper) {
     right("sm_90a", "dw1", "E=3 K=2 H=136 F=72 --config cluster=1~split=0", "uniform");
     right("sm_90a", "linear_dw", "H=136 F=200 wgrad=same --config cluster=1~split=0~late=1", "uniform");
 }
+/* A quarter of the rows in boxes of one row: columns end within the second box, or a whole tile of them lies behind
+ * the last; groups end within a step. */
+#define BOXES "wgrad=same --config boxes=1~split=0"
+T_CASE(sums_of_rows_that_the_copy_engine_gathers) {
+    const char *op;
+    fresh();
+    EACH(sums, op) right("sm_90a", op, "E=7 K=3 H=200 F=136 " BOXES, "zipf:1");
+    setenv("SIM_COPIES", "early", 1);
+    right("sm_90a", "dw1", "E=5 K=2 H=328 F=72 " BOXES "~cluster=1~late=0", "empty:0.3");
+    plant_seen("sm_90a", "dw1", "E=3 K=2 H=136 F=72 " BOXES, "first + i);=>first + i % 3);", "WRONG");
+    setenv("SIM_COPIES", "late", 1);
+    plant_seen("sm_90a", "dw1", "E=3 K=2 H=136 F=72 " BOXES, "(STAGE_A / 4 + STAGE_B)=>STAGE_B", NULL);
+}
 #define PIECES "E=5 K=1 H=72 F=40 wgrad=same --variant 0 --config cluster=1~late=0~split=1"
 T_CASE(sums_in_pieces_on_hopper) {
     fresh();

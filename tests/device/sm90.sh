@@ -87,8 +87,8 @@ sanitize() {
     for tool in memcheck racecheck; do
         for spec in "E=4 K=2 H=136 F=72 shared=64 bias=1 --tokens 127" "E=4 K=2 H=128 F=64 wgrad=same --tokens 127" \
             "E=2 K=1 H=64 F=64 dtype=f32 --tokens 127" \
-            "E=2 K=1 H=520 F=392 wgrad=same --tokens 700" \
-            "E=2 K=1 H=2048 F=512 wgrad=same --tokens 700 --op dw1" \
+            "E=2 K=1 H=520 F=200 wgrad=same --tokens 600" \
+            "E=2 K=1 H=2048 F=256 wgrad=same --tokens 600 --op dw1" \
             "heads=2 kv=1 dim=64 --tokens 450 --op attention --variant 1" \
             "heads=2 kv=1 dim=64 --tokens 450 --op attention_bwd --variant 1"; do
             log="$out/$tool-$(echo "$spec" | tr -dc 'A-Za-z0-9').txt"
