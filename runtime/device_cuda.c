@@ -18,6 +18,7 @@
 typedef struct gpu {
     const moec_cuda *cuda;
     CUdevice device;
+    int index, count;       /* this GPU's ordinal, of so many that the driver sees */
     CUcontext context;
     int retained;           /* the primary context is ours to release */
     char name[128];
@@ -104,11 +105,11 @@ static void leave_context(const gpu *g) {
 
 static moec_status find_device(moec_device *device, int index, moec_error *err) {
     gpu *g = device->state;
-    int count = 0;
-    CALL(device_count, &count);
-    if (index >= count) {
-        moec_status rc = count ? moec_fail(err, MOEC_E_DEVICE, "there is no GPU %d: the driver sees %d", index,
-                                           count)
+    g->index = index;
+    CALL(device_count, &g->count);
+    if (index >= g->count) {
+        moec_status rc = g->count ? moec_fail(err, MOEC_E_DEVICE, "there is no GPU %d: the driver sees %d", index,
+                                              g->count)
                                : moec_fail(err, MOEC_E_DEVICE, "the driver sees no GPU");
         return moec_hint(err, rc, "CUDA_VISIBLE_DEVICES says which GPUs a process sees; TARGET:0 is the first");
     }
@@ -233,15 +234,44 @@ static void cuda_unload(moec_device *device, moec_module *module) {
 
 /* ---- arguments ---- */
 
-/* A host pointer inside a kernel would poison the context: refuse it before the launch. Managed
- * and pinned memory have device addresses and pass. */
+/* The kind of memory, and the ordinal of the GPU that holds it. Where there is one GPU the kind will do.
+ * Managed and pinned memory is in reach of every GPU: *owner stays this one. */
+static CUresult ask(const gpu *g, const void *ptr, unsigned *kind, int *owner) {
+    unsigned managed = 0;
+    int holder = g->index;
+    *owner = g->index;
+    if (g->count < 2) return g->cuda->pointer_attribute(kind, CU_POINTER_MEMORY_TYPE, address(ptr));
+    int attributes[] = {CU_POINTER_MEMORY_TYPE, CU_POINTER_MANAGED, CU_POINTER_ORDINAL};
+    void *answers[] = {kind, &managed, &holder};
+    CUresult result = g->cuda->pointer_attributes(3, attributes, answers, address(ptr));
+    if (!result && !*kind) return CUDA_ERROR_INVALID_VALUE; /* this call answers zeros for a host pointer */
+    if (!result && !managed && *kind == CU_MEMORY_DEVICE) *owner = holder;
+    return result;
+}
+
+/* Peer access makes another GPU's memory usable. Only a clear no counts: a driver that does not know
+ * the question is not in the way. */
+static moec_status check_peer(const gpu *g, const char *argument, const moec_op *op, const void *ptr, int owner,
+                              moec_error *err) {
+    unsigned access = CU_ACCESS_NONE;
+    if (g->cuda->pointer_attribute(&access, CU_POINTER_ACCESS, address(ptr)) || access != CU_ACCESS_NONE)
+        return MOEC_OK;
+    moec_status rc = moec_fail(err, MOEC_E_INVAL, "argument %s of op %s (%p) is memory of GPU %d; the kernel runs on "
+                               "GPU %d, which has no access to it", argument, op->name, ptr, owner, g->index);
+    return moec_hint(err, rc, "allocate it on GPU %d (cudaSetDevice(%d) before cudaMalloc), or enable peer access to "
+                     "GPU %d", g->index, g->index, owner);
+}
+
+/* A host pointer inside a kernel would poison the context, and so would another GPU's: both are
+ * refused before the launch. */
 static moec_status check_pointer(moec_device *device, const moec_op *op, int index, const void *ptr,
                                  moec_error *err) {
     gpu *g = device->state;
     const void **slot = &g->seen[((uintptr_t)ptr >> 8) % 256];
     unsigned kind = 0;
+    int owner;
     if (!ptr || *slot == ptr) return MOEC_OK;
-    CUresult result = g->cuda->pointer_attribute(&kind, CU_POINTER_MEMORY_TYPE, address(ptr));
+    CUresult result = ask(g, ptr, &kind, &owner);
     if (result && result != CUDA_ERROR_INVALID_VALUE) /* the driver's trouble, not the pointer's */
         return fail(device, result, "cuPointerGetAttribute", err);
     if (result) {
@@ -249,6 +279,7 @@ static moec_status check_pointer(moec_device *device, const moec_op *op, int ind
                                    "the GPU can reach", op->args[index].name, op->name, ptr);
         return moec_hint(err, rc, "allocate it with moec_alloc, cudaMalloc or cuMemAlloc");
     }
+    if (owner != g->index) MOEC_TRY(check_peer(g, op->args[index].name, op, ptr, owner, err));
     *slot = ptr;
     return MOEC_OK;
 }

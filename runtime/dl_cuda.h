@@ -20,7 +20,8 @@ enum { CUDA_SUCCESS = 0, CUDA_ERROR_INVALID_VALUE = 1, CUDA_ERROR_OUT_OF_MEMORY 
        CUDA_ERROR_NO_BINARY_FOR_GPU = 209, CUDA_ERROR_ILLEGAL_ADDRESS = 700 };
 enum { CU_ATTR_SMS = 16, CU_ATTR_MAJOR = 75, CU_ATTR_MINOR = 76, CU_ATTR_SHARED_OPTIN = 97 };
 enum { CU_FUNC_LOCAL_BYTES = 3, CU_FUNC_REGISTERS = 4, CU_FUNC_MAX_DYNAMIC_SHARED = 8 };
-enum { CU_POINTER_MEMORY_TYPE = 2, CU_MEMORY_DEVICE = 2 };
+enum { CU_POINTER_MEMORY_TYPE = 2, CU_POINTER_MANAGED = 8, CU_POINTER_ORDINAL = 9, CU_POINTER_ACCESS = 16 };
+enum { CU_MEMORY_DEVICE = 2, CU_ACCESS_NONE = 0 };
 enum { CU_LAUNCH_CLUSTER = 4, CU_LAUNCH_PDL = 6 };
 enum { CU_TMAP_FLOAT32 = 7, CU_TMAP_BFLOAT16 = 9 };
 
@@ -62,6 +63,8 @@ typedef struct CUlaunchConfig {
     F(fill_async, "cuMemsetD8Async",                                                               \
       (CUdeviceptr dst, unsigned char value, size_t bytes, CUstream stream))                       \
     F(pointer_attribute, "cuPointerGetAttribute", (void *data, int attribute, CUdeviceptr ptr))    \
+    F(pointer_attributes, "cuPointerGetAttributes",                                                \
+      (unsigned count, const int *attributes, void **data, CUdeviceptr ptr))                       \
     F(stream_create, "cuStreamCreate", (CUstream *stream, unsigned flags))                         \
     F(stream_destroy, "cuStreamDestroy_v2", (CUstream stream))                                     \
     F(stream_synchronize, "cuStreamSynchronize", (CUstream stream))                                \

@@ -12,7 +12,8 @@ static void fresh(void) {
     static const char *const settings[] = {"FAKE_CUDA_CC", "FAKE_CUDA_COUNT", "FAKE_CUDA_VERSION",
                                            "FAKE_CUDA_BYTES", "FAKE_CUDA_FAIL", "FAKE_NVRTC_VERSION",
                                            "FAKE_NVRTC_RESULT", "FAKE_NVRTC_LOG",
-                                           "FAKE_CUDA_CONTEXT", "FAKE_NVRTC_WHEN"};
+                                           "FAKE_CUDA_CONTEXT", "FAKE_NVRTC_WHEN",
+                                           "FAKE_CUDA_OWNER", "FAKE_CUDA_MANAGED", "FAKE_CUDA_PEER"};
     fresh_cache(settings, sizeof settings / sizeof *settings);
     setenv("MOEC_CUDA", "build/tests/libfakecuda.so", 1);
     setenv("MOEC_NVRTC", "build/tests/libfakenvrtc.so", 1);
@@ -228,6 +229,70 @@ T_CASE(a_layer_only_launches) {
     }
     moec_layer_free(parts);
     for (int i = 0; i < 12; i++) moec_free(device, p[i]);
+    moec_layer_free(layer);
+    moec_device_close(device);
+}
+
+/* ---- memory of another GPU, or of none ---- */
+
+enum { OWN_TOKENS = 64, OWN_BYTES = 1 << 20 };
+
+/* One forward whose w2 is `w2`, the rest is GPU 0's. */
+static moec_status forward_with(moec_layer *layer, void *const p[6], const void *w2, moec_error *err) {
+    moec_forward f = {.T = OWN_TOKENS, .x = p[0], .logits = p[1], .weights = {.w1 = p[2], .w2 = w2}, .out = p[3],
+                      .saved = p[4], .workspace = p[5]};
+    return moec_layer_forward(layer, &f, err);
+}
+
+static void *block_of(moec_device *device, const char *owner, const char *managed) {
+    void *p;
+    moec_error err = {0};
+    setenv("FAKE_CUDA_OWNER", owner, 1);
+    setenv("FAKE_CUDA_MANAGED", managed, 1);
+    if (moec_alloc(device, OWN_BYTES, "a test", &p, &err)) T_FAIL("%s", err.text);
+    return p;
+}
+
+T_CASE(memory_of_another_gpu_is_refused) {
+    static char host[OWN_BYTES];
+    moec_device *device;
+    moec_layer *layer;
+    moec_error err = {0};
+    void *p[6];
+    fresh();
+    setenv("FAKE_CUDA_COUNT", "2", 1);
+    T_NEED(!moec_device_open("sm_90a", 0, &device, &err));
+    T_NEED(!moec_layer_create(device, "E=4 K=2 H=64 F=64", NULL, &layer, &err));
+    for (int i = 0; i < 6; i++) p[i] = block_of(device, "0", "0");
+    void *own = block_of(device, "0", "0"), *far = block_of(device, "1", "0"), *managed = block_of(device, "1", "1");
+    T_EQ(forward_with(layer, p, far, &err), MOEC_E_INVAL);
+    T_HAS(err.text, "argument w2 of op down");
+    T_HAS(err.text, "is memory of GPU 1; the kernel runs on GPU 0");
+    T_HAS(err.text, "hint: allocate it on GPU 0 (cudaSetDevice(0) before cudaMalloc), or enable peer access to GPU 1");
+    T_EQ(forward_with(layer, p, host, &err), MOEC_E_INVAL);
+    T_HAS(err.text, "is not memory that the GPU can reach");
+    T_EQ(forward_with(layer, p, own, &err), MOEC_OK); /* the device is alive */
+    T_EQ(forward_with(layer, p, managed, &err), MOEC_OK);
+    setenv("FAKE_CUDA_FAIL", "cuPointerGetAttribute=1", 1); /* a driver that does not know of access flags */
+    T_EQ(forward_with(layer, p, (char *)far + 256, &err), MOEC_OK);
+    unsetenv("FAKE_CUDA_FAIL");
+    setenv("FAKE_CUDA_PEER", "1", 1);
+    T_EQ(forward_with(layer, p, far, &err), MOEC_OK);
+    setenv("FAKE_CUDA_FAIL", "cuPointerGetAttributes=1", 1); /* the stand-in does refuse when called */
+    T_EQ(forward_with(layer, p, (char *)own + 512, &err), MOEC_E_INVAL);
+    moec_layer_free(layer);
+    moec_device_close(device);
+    fresh(); /* one GPU: the kind is all that is asked */
+    T_NEED(!moec_device_open("sm_90a", 0, &device, &err));
+    T_NEED(!moec_layer_create(device, "E=4 K=2 H=64 F=64", NULL, &layer, &err));
+    setenv("FAKE_CUDA_FAIL", "cuPointerGetAttributes=1", 1);
+    T_EQ(forward_with(layer, p, own, &err), MOEC_OK);
+    T_EQ(forward_with(layer, p, host, &err), MOEC_E_INVAL);
+    T_HAS(err.text, "is not memory that the GPU can reach");
+    for (int i = 0; i < 6; i++) moec_free(device, p[i]);
+    moec_free(device, own);
+    moec_free(device, far);
+    moec_free(device, managed);
     moec_layer_free(layer);
     moec_device_close(device);
 }

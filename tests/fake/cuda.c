@@ -6,6 +6,8 @@
  *   FAKE_CUDA_VERSION=13000 what cuDriverGetVersion says
  *   FAKE_CUDA_BYTES=N       memory of the GPU, 1 GiB; what does not fit is out of memory
  *   FAKE_CUDA_CONTEXT=1     the calling program has made a context of its own current
+ *   FAKE_CUDA_OWNER=0       the GPU that holds what is allocated from here on; FAKE_CUDA_MANAGED=1: managed memory
+ *   FAKE_CUDA_PEER=1        the GPUs have access to each other's memory
  *   FAKE_CUDA_FAIL=CALL=CODE[@N]  that call answers CODE, from its N-th time on (1: always)
  * Codes from 700 on but 701, and 214, are sticky: every call after it answers the same. With -DFAKE_OLD the library
  * lacks what came with CUDA 12; with -DFAKE_RUNS its modules are those of tests/sim, and kernels run. */
@@ -111,9 +113,10 @@ CALL(cuCtxGetCurrent, void **out) {
 CALL(cuCtxSetCurrent, void *which) { current = which; return 0; }
 CALL(cuCtxGetDevice, int *device) { *device = 0; return 0; }
 
-/* ---- memory: each block begins with its size, 256 bytes before the address ---- */
+/* ---- memory: each block begins with its size and whose it is, 256 bytes before the address ---- */
 
 enum { HEAD = 256 };
+struct head { size_t bytes; int owner; unsigned managed; };
 static char *blocks[4096];
 
 CALL(cuMemAlloc_v2, address *ptr, size_t bytes) {
@@ -123,7 +126,8 @@ CALL(cuMemAlloc_v2, address *ptr, size_t bytes) {
     char *block = aligned_alloc(HEAD, (bytes + 2 * HEAD - 1) / HEAD * HEAD);
     if (!block) return 2;
     memset(block, 0, bytes + HEAD);
-    *(size_t *)(void *)block = bytes;
+    *(struct head *)(void *)block = (struct head){bytes, (int)setting("FAKE_CUDA_OWNER", 0),
+                                                  (unsigned)setting("FAKE_CUDA_MANAGED", 0)};
     for (int i = 0; i < 4096; i++)
         if (!blocks[i]) {
             blocks[i] = block;
@@ -141,17 +145,40 @@ CALL(cuMemFree_v2, address ptr) {
     free(block);
     return 0;
 }
-/* Only what lies in a block is the GPU's. */
-CALL(cuPointerGetAttribute, void *data, int attribute, address ptr) {
-    CHECK("cuPointerGetAttribute");
-    (void)attribute;
+/* Only what lies in a block is a GPU's. */
+static const struct head *head_of(address ptr) {
     for (int i = 0; i < 4096; i++) {
         uintptr_t start = (uintptr_t)blocks[i] + HEAD;
-        if (!blocks[i] || ptr < start || ptr >= start + *(size_t *)(void *)blocks[i]) continue;
-        *(unsigned *)data = 2;
-        return 0;
+        const struct head *h = (const void *)blocks[i];
+        if (h && ptr >= start && ptr < start + h->bytes) return h;
     }
-    return 1;
+    return NULL;
+}
+/* The current context is GPU 0's. */
+static unsigned attribute_of(const struct head *h, int attribute) {
+    switch (attribute) {
+    case 2: return 2;                       /* memory type: device */
+    case 8: return h->managed;
+    case 9: return (unsigned)h->owner;
+    case 16: return !h->owner || setting("FAKE_CUDA_PEER", 0) ? 3 : 0;
+    default: abort();
+    }
+}
+CALL(cuPointerGetAttribute, void *data, int attribute, address ptr) {
+    CHECK("cuPointerGetAttribute");
+    const struct head *h = head_of(ptr);
+    if (h) *(unsigned *)data = attribute_of(h, attribute);
+    return h ? 0 : 1;
+}
+/* Zeros where the other call refuses; it does not take the access flags. */
+CALL(cuPointerGetAttributes, unsigned count, const int *attributes, void **data, address ptr) {
+    CHECK("cuPointerGetAttributes");
+    const struct head *h = head_of(ptr);
+    for (unsigned i = 0; i < count; i++) {
+        if (attributes[i] == 16) return 1;
+        *(unsigned *)data[i] = h ? attribute_of(h, attributes[i]) : 0;
+    }
+    return 0;
 }
 #ifdef FAKE_RUNS
 bool fake_holds(const void *p, size_t bytes);
