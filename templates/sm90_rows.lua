@@ -150,12 +150,11 @@ return {
     -- The widest tile reads shared memory least per flop; short sums still prefer it, because the two
     -- warpgroups drift apart and one's epilogue meets the other's multiplications.
     -- Clusters drift apart, too: two column tiles of long gathered rows read them from memory twice unless they
-    -- are one cluster's. Where sums are so short that writing is all, pieces of the same rows leave close in time.
+    -- are one cluster's.
     default = function(r)
         local c = { bn = 256, pp = 0, cluster = 2, stages = 4, late = plain(r) and 1 or 0, beside = 0, group = 8 }
         local tiles = r.lib.ceil_div(r.spec.F, r.spec.gated and 128 or 256)
         if is(r, "up") and tiles == 2 and r.spec.H >= 2048 then c.beside = 1 end
-        if is(r, "down") and r.spec.F <= 256 and width(r) >= 2048 then c.group = 2 end
         return c
     end,
     derive = function(r)
