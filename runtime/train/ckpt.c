@@ -112,8 +112,9 @@ static void write_data_row(const writer *w, const ckpt_data *data) {
     json_t *path = json_string(data->path);
     char *quoted = path ? json_dumps(path, JSON_ENCODE_ANY) : NULL;
     if (data->hash[0])
-        fprintf(w->state, "  \"data\": {\"path\": %s, \"bytes\": %" PRId64 ", \"hash\": \"%s\"},\n",
-                quoted ? quoted : "\"\"", data->bytes, data->hash);
+        fprintf(w->state, "  \"data\": {\"path\": %s, \"bytes\": %" PRId64 ", \"hash\": \"%s\", \"seq\": %" PRId64
+                          ", \"train_tokens\": %" PRId64 "},\n",
+                quoted ? quoted : "\"\"", data->bytes, data->hash, data->seq, data->train_tokens);
     free(quoted);
     json_decref(path);
 }
@@ -122,8 +123,8 @@ static moec_status write_all(writer *w, const ckpt_state *state, const char *con
                              size_t *bytes) {
     fprintf(w->state, "{\n  \"format\": 1,\n  \"step\": %" PRId64 ",\n  \"cursor\": %" PRId64
                       ",\n  \"seed\": %" PRId64 ",\n  \"tokens\": %" PRId64
-                      ",\n  \"model\": \"%s\",\n",
-            state->step, state->cursor, state->seed, state->tokens, state->model_hash);
+                      ",\n  \"settings\": \"%s\",\n",
+            state->step, state->cursor, state->seed, state->tokens, state->settings);
     write_data_row(w, &state->data);
     fprintf(w->state, "  \"files\": {\n");
     MOEC_TRY(write_model(w));

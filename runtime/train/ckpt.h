@@ -4,7 +4,7 @@
  *       model.safetensors             float32 master weights under Hugging Face names
  *       optimizer.safetensors         moments: m.NAME and v.NAME
  *       config.json                   the architecture in Hugging Face's words
- *       state.json                    step, data cursor, seed, and a hash of every tensor
+ *       state.json                    step, data cursor, seed, data, settings, a hash of every tensor
  *       COMPLETE                      hash of state.json
  *   RUN/checkpoints/latest            name of the last one saved */
 #ifndef MOEC_TRAIN_CKPT_H
@@ -12,12 +12,17 @@
 
 #include "safetensors.h"
 
-/* The data that a run is trained on. hash "" is not known: a checkpoint from before this was recorded. */
+/* The data that a run is trained on, and how it is cut. hash "" and seq 0 are not known: a checkpoint from
+ * before they were recorded. */
 typedef struct ckpt_data {
     char path[512];      /* data.path: for people */
     int64_t bytes;       /* of its files together */
     char hash[33];       /* source_identity */
+    int64_t seq;         /* tokens of a window */
+    int64_t train_tokens; /* the first ones; those behind them are held out */
 } ckpt_data;
+
+enum { CKPT_SETTINGS_BYTES = 2048 };
 
 /* What besides tensors makes the next step the same as without the interruption. */
 typedef struct ckpt_state {
@@ -25,7 +30,7 @@ typedef struct ckpt_state {
     int64_t cursor;      /* training windows drawn: the whole state of the data order */
     int64_t seed;        /* of data order; the generator is a function of (seed, cursor) */
     int64_t tokens;      /* trained on so far */
-    char model_hash[33]; /* config_model_hash of the run that wrote it */
+    char settings[CKPT_SETTINGS_BYTES]; /* config_model_settings of the run that wrote it; "" is not known */
     ckpt_data data;
 } ckpt_state;
 

@@ -89,6 +89,8 @@ static void get_data(const json_t *row, ckpt_data *data) {
     snprintf(data->path, sizeof data->path, "%s", path ? path : "");
     snprintf(data->hash, sizeof data->hash, "%s", hash ? hash : "");
     data->bytes = json_integer_value(json_object_get(row, "bytes"));
+    data->seq = json_integer_value(json_object_get(row, "seq"));
+    data->train_tokens = json_integer_value(json_object_get(row, "train_tokens"));
 }
 
 static void get_state(const reader *r, ckpt_state *s) {
@@ -97,8 +99,8 @@ static void get_state(const reader *r, ckpt_state *s) {
     s->cursor = json_integer_value(json_object_get(r->state, "cursor"));
     s->seed = json_integer_value(json_object_get(r->state, "seed"));
     s->tokens = json_integer_value(json_object_get(r->state, "tokens"));
-    const char *hash = json_string_value(json_object_get(r->state, "model"));
-    snprintf(s->model_hash, sizeof s->model_hash, "%s", hash ? hash : "");
+    const char *settings = json_string_value(json_object_get(r->state, "settings"));
+    snprintf(s->settings, sizeof s->settings, "%s", settings ? settings : "");
     get_data(json_object_get(r->state, "data"), &s->data);
 }
 

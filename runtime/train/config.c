@@ -525,16 +525,16 @@ typedef struct text_sink { char *text; size_t used, bytes; } text_sink;
 static void append_model(void *user, const char *group, const char *key, const char *value,
                          bool is_default) {
     text_sink *s = user;
-    (void)is_default;
-    if (strcmp(group, "model") || s->used + strlen(key) + strlen(value) + 3 > s->bytes) return;
-    s->used += (size_t)snprintf(s->text + s->used, s->bytes - s->used, "%s=%s\n", key, value);
+    bool sizes = !strcmp(key, "sizes"); /* a list in itself */
+    if (strcmp(group, "model") || is_default || s->used + strlen(key) + strlen(value) + 3 > s->bytes) return;
+    s->used += (size_t)snprintf(s->text + s->used, s->bytes - s->used, "%s%s%s%s", s->used ? " " : "",
+                                sizes ? "" : key, sizes ? "" : "=", value);
 }
 
-void config_model_hash(const train_config *config, char hex[33]) {
-    char text[4096];
-    text_sink sink = {text, 0, sizeof text};
+void config_model_settings(const train_config *config, char *text, size_t bytes) {
+    text_sink sink = {text, 0, bytes};
+    text[0] = 0;
     config_each(config, append_model, &sink);
-    moec_hash_hex(text, sink.used, hex);
 }
 
 void config_model_size(const train_config *config, int64_t seq, model_size *size) {

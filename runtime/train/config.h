@@ -41,8 +41,9 @@ void config_each(const train_config *config,
 void config_keys(void (*visit)(void *user, const char *group, const char *key, const char *dflt,
                                const char *doc),
                  void *user);
-/* Hash of everything that a checkpoint must agree on to be resumed: the model group. */
-void config_model_hash(const train_config *config, char hex[33]);
+/* The model group as a line of KEY=VALUE: the sizes as a spec, other keys where they are not at their
+ * default. Twice MOEC_SPEC_BYTES hold all of it. */
+void config_model_settings(const train_config *config, char *text, size_t bytes);
 
 /* Parameters of the whole model, and those one token passes through. */
 typedef struct model_size {

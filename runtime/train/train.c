@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "resume.h"
 #include "schedule.h"
 #include "trainlog.h"
 
@@ -86,36 +87,38 @@ static void save(loop *l) {
                                       "ms", (now() - begin) * 1e3));
 }
 
-/* Does this checkpoint lie in this run's folder? */
+/* Does this checkpoint lie among this run's? Either folder may be a link. */
 static bool own_checkpoint(const loop *l, const char *path) {
-    char parent[1100];
+    char list[600], parent[1100];
     struct stat run, of;
-    snprintf(parent, sizeof parent, "%.1080s/../..", path);
-    return !stat(l->config->run, &run) && !stat(parent, &of) && run.st_dev == of.st_dev && run.st_ino == of.st_ino;
+    if (!l->options->from) return true;
+    snprintf(list, sizeof list, "%s/checkpoints", l->config->run);
+    snprintf(parent, sizeof parent, "%.1080s/..", path);
+    return !stat(list, &run) && !stat(parent, &of) && run.st_dev == of.st_dev && run.st_ino == of.st_ino;
 }
 
-/* A run has one dataset: its log and its held-out loss are of it. What begins in a new folder from
- * another run's checkpoint may have its own. */
-static moec_status check_data(const loop *l, const char *path, const ckpt_data *now) {
-    const ckpt_data *before = &l->state.data;
-    if (!before->hash[0] || !strcmp(before->hash, now->hash)) return MOEC_OK;
+/* A run has one dataset, one cut and one model: its log and its held-out loss are of them. What begins in a
+ * new folder from another run's checkpoint may have its own. */
+static moec_status check_same(const loop *l, const char *path, const ckpt_state *now) {
+    char what[RESUME_BYTES];
+    resume_difference(&l->state, now, what);
+    if (!*what) return MOEC_OK;
     if (!own_checkpoint(l, path)) {
-        say(l, "other data than the checkpoint's, which was trained on %s", before->path);
+        say(l, "another run's checkpoint, which %s", what);
         return MOEC_OK;
     }
-    moec_fail(l->err, MOEC_E_INVAL, "%s was trained on other data: %s, %" PRId64 " bytes, hash %s; now data.path is "
-              "%s, %" PRId64 " bytes, hash %s", path, before->path, before->bytes, before->hash, now->path, now->bytes,
-              now->hash);
-    return moec_hint(l->err, MOEC_E_INVAL, "give the data as it was, or begin a new run on the new data: "
+    moec_fail(l->err, MOEC_E_INVAL, "%s %s", path, what);
+    return moec_hint(l->err, MOEC_E_INVAL, "go on with what it had, or begin a new run with what is given now: "
                                            "--from %s with another train.run", path);
 }
 
 static moec_status load(loop *l, const char *path) {
     ckpt_tensors tensors = params_checkpoint(&l->model->params);
-    ckpt_data data = l->state.data;
+    ckpt_state now = l->state;
     MOEC_TRY(ckpt_load(path, &l->state, &tensors, l->err));
-    MOEC_TRY(check_data(l, path, &data));
-    l->state.data = data;
+    MOEC_TRY(check_same(l, path, &now));
+    l->state.data = now.data;
+    memcpy(l->state.settings, now.settings, sizeof now.settings);
     l->saved_step = l->state.step;
     l->data.seed = l->state.seed;
     snprintf(l->result->checkpoint, sizeof l->result->checkpoint, "%s", path);
@@ -388,6 +391,14 @@ static void dump_kernels(loop *l, const char *folder, double ready) {
     say(l, "kernels: %d, their source is in %s (ready after %.1f s)", kernels, folder, ready);
 }
 
+static void describe_data(loop *l) {
+    ckpt_data *data = &l->state.data;
+    snprintf(data->path, sizeof data->path, "%s", l->config->path);
+    source_identity(&l->data.source, &data->bytes, data->hash);
+    data->seq = l->data.seq;
+    data->train_tokens = l->data.train_tokens;
+}
+
 static moec_status prepare(loop *l) {
     const train_config *c = l->config;
     char folder[600];
@@ -397,8 +408,7 @@ static moec_status prepare(loop *l) {
     l->targets = malloc(bytes);
     if (!l->tokens || !l->targets) return moec_fail(l->err, MOEC_E_NOMEM, "batch");
     MOEC_TRY(dataset_open(&l->data, c->path, c->format, c->spec.V, c->seq, c->held_out, c->seed, l->err));
-    snprintf(l->state.data.path, sizeof l->state.data.path, "%s", c->path);
-    source_identity(&l->data.source, &l->state.data.bytes, l->state.data.hash);
+    describe_data(l);
     MOEC_TRY(dataset_unigram_bits(&l->data, &l->result->unigram_bits, l->err));
     say(l, "data: %s, %" PRId64 " training and %" PRId64 " held-out tokens, unigram entropy %.3f bits", c->path,
         l->data.train_tokens, l->data.held_tokens, l->result->unigram_bits);
@@ -421,7 +431,7 @@ moec_status train_run(moec_device *device, const train_config *config, const tra
     memset(result, 0, sizeof *result);
     result->loss = result->held_out = (double)NAN; /* until there is one */
     l.state.seed = config->seed;
-    config_model_hash(config, l.state.model_hash);
+    config_model_settings(config, l.state.settings, sizeof l.state.settings);
     config_model_size(config, config->seq, &result->size);
     moec_status rc = prepare(&l);
     if (!rc) rc = steps(&l);
