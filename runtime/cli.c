@@ -251,7 +251,7 @@ moec_status cli_no_op(const char *name, moec_error *err) {
 
 moec_status cli_device(const cli_call *call, moec_device **device, moec_error *err) {
     int64_t threads = option_index(call, "threads", 7, 0) < 0 ? 0 : cli_int(call, "threads");
-    if (threads > 4096) return cli_usage(call, err, "--threads is at most 4096");
+    if (threads > MOEC_MOST_THREADS) return cli_usage(call, err, "--threads is at most %d", MOEC_MOST_THREADS);
     MOEC_TRY(moec_device_open(cli_text(call, "target"), (int)threads, device, err));
     moec_status rc = moec_device_ready(*device, err);
     if (rc) moec_device_close(*device);

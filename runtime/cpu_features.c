@@ -137,5 +137,6 @@ int moec_cpu_count(void) {
     if (quota > 0 && quota < count) count = quota;
     const char *wanted = getenv("OMP_NUM_THREADS");
     if (wanted && atoi(wanted) > 0) count = atoi(wanted);
+    if (count > MOEC_MOST_THREADS) count = MOEC_MOST_THREADS; /* libgomp has an array of them on its stack */
     return count > 0 ? count : 1;
 }

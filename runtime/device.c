@@ -86,8 +86,8 @@ moec_status moec_device_open(const char *text, int threads, moec_device **out, m
     *out = NULL;
     if (!text || !split_index(text, name, &index))
         return moec_unknown_target(text ? text : "", err);
-    if (threads < 0 || threads > 4096)
-        return moec_fail(err, MOEC_E_INVAL, "threads=%d is not from 0 to 4096", threads);
+    if (threads < 0 || threads > MOEC_MOST_THREADS)
+        return moec_fail(err, MOEC_E_INVAL, "threads=%d is not from 0 to %d", threads, MOEC_MOST_THREADS);
     const moec_target *target = moec_target_find(name);
     const moec_device_ops *ops = family_find(target ? target->family : name);
     if (!ops && !target) return moec_unknown_target(text, err);

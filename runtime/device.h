@@ -94,7 +94,9 @@ bool moec_cpu_emulates(const moec_target *target);
 const char *moec_cpu_flags(const moec_target *target);
 /* What the CPU offers, in words: "AVX2 FMA AVX-512 ..."; static. */
 const char *moec_cpu_features(void);
-/* CPUs this process may use: affinity, control group quota, OMP_NUM_THREADS. */
+/* Worker threads of a CPU device: 0 takes moec_cpu_count(). */
+enum { MOEC_MOST_THREADS = 4096 };
+/* CPUs this process may use: affinity, control group quota, OMP_NUM_THREADS; at most MOEC_MOST_THREADS. */
 int moec_cpu_count(void);
 
 /* Emits, compiles (or finds in the cache) and loads one kernel (jit.c). config NULL: default. */

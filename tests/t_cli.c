@@ -127,6 +127,13 @@ T_CASE(wrong_use_is_explained) {
     }
 }
 
+T_CASE(a_silly_number_of_threads_is_no_crash) {
+    setenv("OMP_NUM_THREADS", "99999999", 1);
+    int code = moec("verify E=4 --op add --tokens 0");
+    unsetenv("OMP_NUM_THREADS");
+    T_EQ(code, 0);
+}
+
 T_CASE(errors_are_json_too) {
     json_error_t why;
     T_EQ(moec("spec E=8 K=9 --json"), 2);
