@@ -254,8 +254,10 @@ moec_status cli_device(const cli_call *call, moec_device **device, moec_error *e
     if (threads > MOEC_MOST_THREADS) return cli_usage(call, err, "--threads is at most %d", MOEC_MOST_THREADS);
     MOEC_TRY(moec_device_open(cli_text(call, "target"), (int)threads, device, err));
     moec_status rc = moec_device_ready(*device, err);
-    if (rc) moec_device_close(*device);
-    else if (*moec_device_note(*device)) cli_warn("%s", moec_device_note(*device));
+    if (rc) {
+        moec_device_close(*device);
+        *device = NULL;
+    } else if (*moec_device_note(*device)) cli_warn("%s", moec_device_note(*device));
     return rc;
 }
 

@@ -127,6 +127,17 @@ T_CASE(wrong_use_is_explained) {
     }
 }
 
+/* No cache, and nowhere to put one in its place: the device is opened, then given up once. */
+T_CASE(no_place_for_kernels_is_explained) {
+    setenv("MOEC_CACHE", "/proc/nowhere", 1);
+    setenv("TMPDIR", "/proc/nowhere", 1);
+    int code = moec("verify E=4 --op add --tokens 7");
+    unsetenv("TMPDIR");
+    unsetenv("MOEC_CACHE");
+    T_EQ(code, 1);
+    T_HAS(output, "hint: set MOEC_CACHE to a directory that you may write");
+}
+
 T_CASE(a_silly_number_of_threads_is_no_crash) {
     setenv("OMP_NUM_THREADS", "99999999", 1);
     int code = moec("verify E=4 --op add --tokens 0");
