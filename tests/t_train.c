@@ -747,6 +747,7 @@ T_CASE(bad_input_has_its_exit_code) {
 
 T_CASE(a_report_is_one_page) {
     char command[1500], output[4000];
+    struct stat st;
     size_t n;
     setup();
     write_program_config(at("drawn"), at("corpus.txt"));
@@ -762,6 +763,11 @@ T_CASE(a_report_is_one_page) {
     free(page);
     snprintf(command, sizeof command, "exec build/moec report %s", at("nowhere"));
     T_EQ(program(command, 0, output, sizeof output), 1);
+    T_NEED(!mkfifo(at("drawn/pipe"), 0600)); /* as /dev/stdout would be */
+    snprintf(command, sizeof command, "exec build/moec report %s -o %s/drawn/pipe", at("drawn"), folder);
+    T_EQ(program(command, 0, output, sizeof output), 1);
+    T_HAS(output, "is no file");
+    T_OK(!lstat(at("drawn/pipe"), &st) && S_ISFIFO(st.st_mode));
     snprintf(command, sizeof command, "exec build/moec ckpt %s", at("drawn"));
     T_EQ(program(command, 0, output, sizeof output), 0);
     T_HAS(output, "sound");

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static double last(const curve *c) { return c->count ? c->y[c->count - 1] : (double)NAN; }
@@ -164,7 +165,12 @@ static moec_status cannot_write(const char *path, moec_error *err) {
 moec_status report_write(const char *run, const char *path, moec_error *err) {
     run_log log;
     smoothed smooth = {0};
+    struct stat st;
     char temporary[1200];
+    if (!stat(path, &st) && !S_ISREG(st.st_mode)) { /* the rename would take a device away from everybody */
+        moec_fail(err, MOEC_E_IO, "report %s: it is there and is no file", path);
+        return moec_hint(err, MOEC_E_IO, "-o names a file");
+    }
     MOEC_TRY(run_log_read(run, &log, err));
     moec_status rc = smooth_all(&log, &smooth, err);
     snprintf(temporary, sizeof temporary, "%.1100s.tmp-%ld", path, (long)getpid());
