@@ -44,11 +44,13 @@ static tally *tally_of(session *s, const char *op) {
 }
 
 static void print_fault(session *s, const moec_verify_row *row) {
-    char command[4096];
+    static const char *const kept[] = {"level", "against"}; /* what belongs to the call, not to the case */
+    char command[8192];
     moec_verify_command(row, s->device, command, sizeof command);
-    if (cli_given(s->call, "level")) {
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         size_t n = strlen(command);
-        snprintf(command + n, sizeof command - n, " --level %s", cli_text(s->call, "level"));
+        if (cli_given(s->call, kept[i]))
+            snprintf(command + n, sizeof command - n, " --%s %s", kept[i], cli_text(s->call, kept[i]));
     }
     if (s->call->json) {
         json_array_append_new(s->faults, json_pack("{s:s, s:s, s:s}", "op", row->op, "fault",

@@ -82,4 +82,16 @@ T_CASE(a_wrong_kernel_is_reported) {
     T_EQ(moec(command), 0); /* ... and passes with a sound compiler */
 }
 
+/* Answers that are not there: the command says against what, and so finds the same. */
+T_CASE(the_command_keeps_against) {
+    char command[1024];
+    own_cache();
+    T_NEED(!mkdir(in_dir("empty"), 0700));
+    T_EQ(moec("verify E=4 K=2 H=16 F=8 --op add --tokens 9 --against @/empty"), 3);
+    const char *printed = strstr(output, "\n  moec verify ");
+    T_NEED(printed != NULL);
+    snprintf(command, sizeof command, "%.*s", (int)strcspn(printed + 8, "\n"), printed + 8);
+    T_EQ(moec(command), 3);
+}
+
 T_MAIN
