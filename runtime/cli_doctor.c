@@ -27,7 +27,7 @@ static void say(doctor *d, const char *what, const char *state, const char *deta
         if (*costs) printf("%23s %s\n", "", costs);
         return;
     }
-    json_t *row = json_pack("{s:s, s:s, s:s, s:s}", "what", what, "state", state, "detail", detail,
+    json_t *row = json_pack("{s:s, s:s, s:o, s:s}", "what", what, "state", state, "detail", cli_json_text(detail),
                             "costs", costs);
     json_array_append_new(d->findings, row);
 }

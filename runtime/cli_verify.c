@@ -53,8 +53,9 @@ static void print_fault(session *s, const moec_verify_row *row) {
             snprintf(command + n, sizeof command - n, " --%s %s", kept[i], cli_text(s->call, kept[i]));
     }
     if (s->call->json) {
-        json_array_append_new(s->faults, json_pack("{s:s, s:s, s:s}", "op", row->op, "fault",
-                                                   row->verdict->fault, "command", command));
+        json_array_append_new(s->faults, json_pack("{s:s, s:o, s:o}", "op", row->op, "fault",
+                                                   cli_json_text(row->verdict->fault), "command",
+                                                   cli_json_text(command)));
         return;
     }
     printf("WRONG %s%s%s%s: %s\n  %s\n", row->op, *row->note ? " (" : "", row->note,

@@ -156,6 +156,19 @@ T_CASE(errors_are_json_too) {
     json_decref(value);
 }
 
+/* A path is bytes; JSON is text. Neither the message nor the value is lost over it. */
+T_CASE(json_of_a_path_that_is_no_text) {
+    json_error_t why;
+    T_EQ(moec("spec no\xffwhere.lua --json"), 1);
+    T_HAS(output, "\"error\": \"config no?where.lua: ");
+    T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op add -o @/\xff --json"), 0);
+    json_t *value = json_loads(output, 0, &why);
+    T_NEED(value);
+    const char *out = json_string_value(json_object_get(json_object_get(value, "settings"), "output"));
+    T_OK(out && !strcmp(out + strlen(out) - 2, "/?"));
+    json_decref(value);
+}
+
 /* ---- right use ---- */
 
 T_CASE(every_verb_has_help_with_examples) {
