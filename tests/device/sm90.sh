@@ -43,6 +43,8 @@ E=8 K=2 H=128 F=128 --tokens 1000 --op layer --routing file:TWO
 E=64 K=8 H=256 F=64 --tokens 127 --routing empty:0.3
 E=34 K=1 H=2048 F=256 wgrad=same --tokens 300 --op up --routing hot:0.9
 E=34 K=1 H=2048 F=256 wgrad=same --tokens 300 --op down --routing hot:0.9
+E=34 K=2 H=2048 F=256 wgrad=same --tokens 300 --op dw1 --routing hot:0.9
+E=5 K=2 H=2056 F=520 --tokens 700 --op dw2 --routing zipf:1
 SPECS
     at=1
     while [ $at -le "${RANDOM_SPECS:-200}" ]; do # seeds AT..AT+4; together 1..RANDOM_SPECS
