@@ -109,7 +109,7 @@ static moec_status bad_value(reader *r, const key *k) {
         snprintf(message, sizeof message, "%s is written G/g, 1 <= g <= G <= %.0f (%s)", k->name,
                  k->max, k->doc);
     else
-        snprintf(message, sizeof message, "%s is a %s from %g to %g (%s)", k->name,
+        snprintf(message, sizeof message, "%s is a %s from %.15g to %.15g (%s)", k->name,
                  k->kind == KIND_INT ? "whole number" : "number", k->min, k->max, k->doc);
     return caret(r, message);
 }

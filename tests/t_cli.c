@@ -73,6 +73,7 @@ static const struct { const char *words; int code; const char *says; } wrong[] =
     {"spec E=8 K=9",                       2, "K=9 is larger than E=8"},
     {"spec E=0",                           2, "E is a whole number from 1 to 4096"},
     {"spec E=99999999999999999999",        2, "E is a whole number"},
+    {"spec H=1048584",                     2, "H is a whole number from 8 to 1048576 ("},
     {"spec H=100",                         2, "H=100 is not a multiple of 8"},
     {"spec F=12",                          2, "F=12 is not a multiple of 8"},
     {"spec act=swishglu",                  2, "act is one of"},
