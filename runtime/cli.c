@@ -231,7 +231,7 @@ moec_status cli_spec(const cli_call *call, int from, moec_spec *spec, moec_error
         size_t n = fread(text, 1, sizeof text - 1, stdin);
         while (n && (text[n - 1] == '\n' || text[n - 1] == ' ')) n--;
         text[n] = 0;
-        return moec_spec_parse(text, spec, err);
+        from = call->operand_count;
     }
     for (int i = from; i < call->operand_count; i++) {
         size_t used = strlen(text);
@@ -240,6 +240,7 @@ moec_status cli_spec(const cli_call *call, int from, moec_spec *spec, moec_error
         if (n < 0 || (size_t)n >= sizeof text - used)
             return cli_usage(call, err, "the SPEC is longer than %zu characters", sizeof text - 1);
     }
+    if (!text[strspn(text, " ")]) return cli_usage(call, err, "the SPEC is empty");
     return moec_spec_parse(text, spec, err);
 }
 

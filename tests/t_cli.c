@@ -128,6 +128,14 @@ T_CASE(wrong_use_is_explained) {
     }
 }
 
+/* All keys have defaults, but nobody means them by a variable that is not set. */
+T_CASE(an_empty_spec_is_refused) {
+    T_EQ(run_shell("build/moec spec ''"), 2);
+    T_HAS(output, "the SPEC is empty");
+    T_EQ(run_shell("build/moec spec - </dev/null"), 2);
+    T_HAS(output, "the SPEC is empty");
+}
+
 /* No cache, and nowhere to put one in its place: the device is opened, then given up once. */
 T_CASE(no_place_for_kernels_is_explained) {
     setenv("MOEC_CACHE", "/proc/nowhere", 1);
