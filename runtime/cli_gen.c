@@ -301,6 +301,9 @@ static moec_status run(cli_call *call, moec_error *err) {
     const char *out = cli_text(call, "output"), *list = cli_text(call, "op");
     moec_status rc = cli_spec(call, 0, &j.spec, err);
     j.target = find_target(cli_text(call, "target"));
+    if (!rc && !j.target && strchr(cli_text(call, "target"), ':'))
+        rc = cli_usage(call, err, "-t %s: kernels are for all GPUs of a target: leave the index out",
+                       cli_text(call, "target"));
     if (!rc && !j.target) rc = moec_unknown_target(cli_text(call, "target"), err);
     if (!rc && !out) rc = cli_usage(call, err, "-o DIR is needed");
     if (!rc && cli_text(call, "config") && (!strcmp(list, "layer") || strchr(list, ',')))

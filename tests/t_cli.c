@@ -108,6 +108,7 @@ static const struct { const char *words; int code; const char *says; } wrong[] =
     {"gen E=8 -o @/x -t cpu-avx2 --op add --config zz=1", 2, "zz"},
     {"gen E=8 -o /proc/nowhere/x --op add", 1, "/proc/nowhere"},
     {"gen E=8 -o @/x -t sm_100",           4, "sm_80 serves every NVIDIA GPU from Ampere on"},
+    {"gen E=8 -o @/x -t sm_90a:1",         2, "-t sm_90a:1: kernels are for all GPUs of a target"},
     {"verify E=8 K=2 --routing file:/no",  1, "one number for each expert"},
     {"train README.md",                    2, "hint: a config is a Lua file"},
     {"train examples/demo.lua steps",      2, "hint: moec train --keys"},
