@@ -111,21 +111,28 @@ static moec_status compile(const job *j, const char *source, const char *symbol,
     return MOEC_OK;
 }
 
-static bool known_symbol(const job *j, const char *symbol) {
+static json_t *entry_of(const job *j, const char *symbol) {
     size_t i;
     json_t *entry;
     json_array_foreach(j->kernels, i, entry)
-        if (!strcmp(json_string_value(json_object_get(entry, "symbol")), symbol)) return true;
-    return false;
+        if (!strcmp(json_string_value(json_object_get(entry, "symbol")), symbol)) return entry;
+    return NULL;
+}
+
+/* Two rows of the layer share the kernel: what was compiled for the first is the second's. */
+static void share_binary(json_t *entry, const json_t *first) {
+    static const char *const keys[] = {"binary", "binary_hash", "toolchain"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (json_object_get(first, keys[i])) json_object_set(entry, keys[i], json_object_get(first, keys[i]));
 }
 
 static moec_status write_kernel(job *j, const char *name, const moec_kernel *k, moec_error *err) {
     char file[512], path[MOEC_PATH_BYTES];
     snprintf(file, sizeof file, "%s%s", k->symbol, k->target->suffix);
-    bool again = known_symbol(j, k->symbol);
-    json_t *entry = kernel_json(name, k, file);
+    json_t *entry = kernel_json(name, k, file), *first = entry_of(j, k->symbol);
+    if (first) share_binary(entry, first);
     json_array_append_new(j->kernels, entry);
-    if (again) return MOEC_OK; /* two rows of the layer share the kernel */
+    if (first) return MOEC_OK;
     MOEC_TRY(moec_path(path, err, "%s/%s", j->dir, file));
     if (*j->stop) return moec_fail(err, MOEC_E_STOPPED, "stopped by a signal: nothing was written");
     MOEC_TRY(moec_file_write(path, k->source, k->source_bytes, true, err));

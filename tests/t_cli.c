@@ -354,6 +354,14 @@ T_CASE(gen_compiles_for_machines_that_are_not_here) {
     T_HAS(manifest, "\"binary_hash\"");
     T_HAS(manifest, ".so\"");
     free(manifest);
+    T_EQ(moec("gen E=1 H=64 F=64 shared=64 -t cpu-scalar -o @/shared --compile"), 0); /* shared.up is up's kernel */
+    json_error_t why;
+    size_t i;
+    json_t *value = json_load_file(in_dir("shared/manifest.json"), 0, &why), *entry;
+    T_NEED(value);
+    json_array_foreach(json_object_get(value, "kernels"), i, entry) T_OK(json_object_get(entry, "binary_hash"));
+    T_OK(i > 9);
+    json_decref(value);
     setenv("MOEC_CC", "/nonexistent/cc", 1);
     T_EQ(moec("gen E=8 K=2 -t cpu-avx2 --op add -o @/nocc --compile"), 4);
     T_HAS(output, "MOEC_CC");
