@@ -54,7 +54,7 @@ static json_t *tmaps_json(const moec_launch *l) {
 
 static json_t *launch_json(const moec_launch *l) {
     json_t *object = json_pack("{s:s}", "scratch", l->scratch);
-    if (*l->grid)
+    if (l->block) /* a GPU */
         json_object_update_new(object, json_pack("{s:s, s:i, s:i, s:i, s:i}", "grid", l->grid,
                                                  "block", l->block, "cluster", l->cluster,
                                                  "shared_bytes", l->shared_bytes, "pdl", l->pdl));

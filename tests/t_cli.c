@@ -282,6 +282,72 @@ T_CASE(gen_says_how_to_launch) {
     free(text);
 }
 
+/* ---- the manifest and its page ---- */
+
+static char manifest_page[8192], keys_seen[4096] = " "; /* "name op launch " */
+
+/* Every key below `value`: the page has it as `key` or as `.key`, with [] behind it or not. */
+static void keys_are_documented(json_t *value) {
+    size_t i;
+    const char *key;
+    json_t *part;
+    json_array_foreach(value, i, part) keys_are_documented(part);
+    json_object_foreach(value, key, part) {
+        static const char *const forms[] = {"`%s`", ".%s`", "`%s[]`", ".%s[]`"};
+        char text[64];
+        bool found = false;
+        keys_are_documented(part);
+        snprintf(text, sizeof text, " %s ", key);
+        if (strstr(keys_seen, text)) continue;
+        strcat(strcat(keys_seen, key), " ");
+        for (size_t f = 0; f < 4; f++) {
+            snprintf(text, sizeof text, forms[f], key);
+            found |= strstr(manifest_page, text) != NULL;
+        }
+        if (!found) T_FAIL("docs/manifest.md does not have the key %s", key);
+    }
+}
+
+/* Each word in the first column of the table is a key that was seen: "kernels[].op", ".target". */
+static void page_is_not_longer(void) {
+    for (char *line = strtok(manifest_page, "\n"); line; line = strtok(NULL, "\n")) {
+        char *end = strncmp(line, "| `", 3) ? NULL : strchr(line + 1, '|'), *at = line;
+        while (end && (at = strchr(at + 1, '`')) && at < end) {
+            char text[66], *from = at + 1, *close = strchr(from, '`');
+            T_NEED(close && close < end);
+            for (char *c = from; c < close; c++) if (*c == '.') from = c + 1;
+            snprintf(text, sizeof text, " %.*s ", (int)(strcspn(from, "[`")), from);
+            if (!strstr(keys_seen, text)) T_FAIL("docs/manifest.md has%sand no manifest does", text);
+            at = close;
+        }
+    }
+}
+
+T_CASE(every_key_of_a_manifest_is_documented) {
+    static const char *const calls[] = {
+        "gen E=8 K=2 H=512 F=256 bias=1 -t sm_90a -o @/keys", "gen E=8 K=2 H=512 F=256 shared=64 -t gfx942 -o @/keys",
+        "gen E=8 K=2 H=64 F=64 -t cpu-avx2 --op route,add --compile -o @/keys",
+    };
+    char *page;
+    size_t bytes;
+    json_error_t why;
+    T_NEED(!moec_file_read("docs/manifest.md", &page, &bytes, NULL) && bytes < sizeof manifest_page);
+    memcpy(manifest_page, page, bytes + 1);
+    free(page);
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        T_EQ(moec(calls[i]), 0);
+        json_t *manifest = json_load_file(in_dir("keys/manifest.json"), 0, &why);
+        T_NEED(manifest);
+        keys_are_documented(manifest);
+        if (i == 2) { /* a CPU kernel has no grid: the page says so */
+            json_t *kernel = json_array_get(json_object_get(manifest, "kernels"), 0);
+            T_OK(!json_object_get(json_object_get(kernel, "launch"), "grid"));
+        }
+        json_decref(manifest);
+    }
+    page_is_not_longer();
+}
+
 T_CASE(gen_replaces_its_own_and_spares_others) {
     char path[MOEC_PATH_BYTES];
     struct stat st;
