@@ -249,13 +249,13 @@ static CUresult ask(const gpu *g, const void *ptr, unsigned *kind, int *owner) {
     return result;
 }
 
-/* Peer access makes another GPU's memory usable. Only a clear no counts: a driver that does not know
- * the question is not in the way. */
+/* Peer access makes another GPU's memory usable: the driver then has an address at which kernels of this
+ * context reach it. Only a clear no counts, not trouble with the question. */
 static moec_status check_peer(const gpu *g, const char *argument, const moec_op *op, const void *ptr, int owner,
                               moec_error *err) {
-    unsigned access = CU_ACCESS_NONE;
-    if (g->cuda->pointer_attribute(&access, CU_POINTER_ACCESS, address(ptr)) || access != CU_ACCESS_NONE)
-        return MOEC_OK;
+    CUdeviceptr here = 0;
+    CUresult result = g->cuda->pointer_attribute(&here, CU_POINTER_HERE, address(ptr));
+    if (result != CUDA_ERROR_INVALID_VALUE && (result || here)) return MOEC_OK;
     moec_status rc = moec_fail(err, MOEC_E_INVAL, "argument %s of op %s (%p) is memory of GPU %d; the kernel runs on "
                                "GPU %d, which has no access to it", argument, op->name, ptr, owner, g->index);
     return moec_hint(err, rc, "allocate it on GPU %d (cudaSetDevice(%d) before cudaMalloc), or enable peer access to "

@@ -273,7 +273,7 @@ T_CASE(memory_of_another_gpu_is_refused) {
     T_HAS(err.text, "is not memory that the GPU can reach");
     T_EQ(forward_with(layer, p, own, &err), MOEC_OK); /* the device is alive */
     T_EQ(forward_with(layer, p, managed, &err), MOEC_OK);
-    setenv("FAKE_CUDA_FAIL", "cuPointerGetAttribute=1", 1); /* a driver that does not know of access flags */
+    setenv("FAKE_CUDA_FAIL", "cuPointerGetAttribute=3", 1); /* trouble is no answer */
     T_EQ(forward_with(layer, p, (char *)far + 256, &err), MOEC_OK);
     unsetenv("FAKE_CUDA_FAIL");
     setenv("FAKE_CUDA_PEER", "1", 1);

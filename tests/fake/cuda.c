@@ -160,24 +160,25 @@ static unsigned attribute_of(const struct head *h, int attribute) {
     case 2: return 2;                       /* memory type: device */
     case 8: return h->managed;
     case 9: return (unsigned)h->owner;
-    case 16: return !h->owner || setting("FAKE_CUDA_PEER", 0) ? 3 : 0;
     default: abort();
     }
 }
 CALL(cuPointerGetAttribute, void *data, int attribute, address ptr) {
     CHECK("cuPointerGetAttribute");
     const struct head *h = head_of(ptr);
+    if (attribute == 3) { /* the address at which the current context reaches it */
+        bool here = h && (!h->owner || setting("FAKE_CUDA_PEER", 0));
+        *(address *)data = here ? ptr : 0;
+        return here ? 0 : 1;
+    }
     if (h) *(unsigned *)data = attribute_of(h, attribute);
     return h ? 0 : 1;
 }
-/* Zeros where the other call refuses; it does not take the access flags. */
+/* Zeros where the other call refuses. */
 CALL(cuPointerGetAttributes, unsigned count, const int *attributes, void **data, address ptr) {
     CHECK("cuPointerGetAttributes");
     const struct head *h = head_of(ptr);
-    for (unsigned i = 0; i < count; i++) {
-        if (attributes[i] == 16) return 1;
-        *(unsigned *)data[i] = h ? attribute_of(h, attributes[i]) : 0;
-    }
+    for (unsigned i = 0; i < count; i++) *(unsigned *)data[i] = h ? attribute_of(h, attributes[i]) : 0;
     return 0;
 }
 #ifdef FAKE_RUNS
