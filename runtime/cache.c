@@ -258,14 +258,22 @@ static void keep_failed(const moec_cache *cache, const moec_artifact *a, const c
     else moec_hint(err, rc, "the emitted file is %s/%s", dir, a->source_name);
 }
 
-static moec_status build(moec_cache *cache, const moec_artifact *a, char *path, moec_error *err) {
+/* The cache may be deleted at any time, also since it was opened. */
+static void make_again(const moec_cache *cache) {
+    char lock[MOEC_PATH_BYTES];
+    if (access(cache->write, F_OK) && !moec_path(lock, NULL, "%s/lock", cache->write)) (void)moec_dir_make(lock, NULL);
+}
+
+/* `gone`: the build failed because its folder was deleted. */
+static moec_status build(moec_cache *cache, const moec_artifact *a, char *path, bool *gone, moec_error *err) {
     char dir[MOEC_PATH_BYTES];
     sweep(cache->write);
     MOEC_TRY(moec_dir_temp(cache->write, "build", dir, err));
     moec_status rc = write_source(a, dir, err);
     if (!rc) {
         rc = a->build(a->user, dir, err);
-        if (rc == MOEC_E_COMPILE || rc == MOEC_E_TIMEOUT) {
+        *gone = rc && access(dir, F_OK);
+        if (!*gone && (rc == MOEC_E_COMPILE || rc == MOEC_E_TIMEOUT)) {
             keep_failed(cache, a, dir, rc, err);
             return rc;
         }
@@ -273,6 +281,7 @@ static moec_status build(moec_cache *cache, const moec_artifact *a, char *path, 
     if (!rc) rc = write_manifest(a, dir, err);
     if (!rc) rc = publish(cache, a, dir, path, err);
     if (rc) {
+        *gone = access(dir, F_OK);
         moec_dir_remove(dir);
         moec_context(err, rc, "kernel cache %s", cache->write);
         if (rc == MOEC_E_IO) moec_hint(err, rc, "or let MOEC_CACHE name a folder on another disk");
@@ -281,11 +290,16 @@ static moec_status build(moec_cache *cache, const moec_artifact *a, char *path, 
 }
 
 moec_status moec_cache_get(moec_cache *cache, const moec_artifact *a, char *path, moec_error *err) {
-    if (moec_cache_find(cache, a->key, path)) return MOEC_OK;
-    int lock = lock_key(cache, a->key);
     moec_status rc = MOEC_OK;
-    if (!moec_cache_find(cache, a->key, path)) rc = build(cache, a, path, err);
-    if (lock >= 0) close(lock);
+    bool gone = true;
+    for (int attempt = 0; attempt < 3 && gone; attempt++) {
+        gone = false;
+        if (moec_cache_find(cache, a->key, path)) return MOEC_OK;
+        make_again(cache);
+        int lock = lock_key(cache, a->key);
+        rc = moec_cache_find(cache, a->key, path) ? MOEC_OK : build(cache, a, path, &gone, err);
+        if (lock >= 0) close(lock);
+    }
     return rc;
 }
 

@@ -24,16 +24,21 @@ static void fresh(void) {
 }
 
 /* One build: notes itself in ROOT/builds, waits, writes the binary. */
-typedef struct builder { int sleep_ms, fail; } builder;
+typedef struct builder { int sleep_ms, fail, wipe; /* so many builds lose the whole cache under them */ } builder;
 
 static moec_status build(void *user, const char *dir, moec_error *err) {
-    const builder *b = user;
+    builder *b = user;
     char path[MOEC_PATH_BYTES];
     snprintf(path, sizeof path, "%s/builds", root);
     int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
     if (fd < 0 || write(fd, "x", 1) != 1) return moec_fail(err, MOEC_E_IO, "cannot note the build");
     close(fd);
     usleep((useconds_t)b->sleep_ms * 1000);
+    if (b->wipe && b->wipe--) {
+        snprintf(path, sizeof path, "%s/v1", root);
+        moec_dir_remove(path);
+        return moec_fail(err, MOEC_E_COMPILE, "no such file: k.c");
+    }
     if (b->fail) return moec_fail(err, MOEC_E_COMPILE, "the compiler says no");
     snprintf(path, sizeof path, "%s/k.so", dir);
     return moec_file_write(path, text, sizeof text - 1, false, err);
@@ -244,6 +249,28 @@ T_CASE(an_unusable_root_falls_back_with_a_note) {
 }
 
 /* No room for a single byte: the error says so, nothing is left behind, and the next try works. */
+/* Deleted between two kernels, and while one is built: made again. Always deleted: an error, not for ever. */
+T_CASE(the_folder_may_be_deleted_at_any_time) {
+    moec_cache *cache;
+    moec_error err = {0};
+    char path[MOEC_PATH_BYTES], v1[80];
+    builder twice = {.wipe = 2}, ever = {.wipe = 100};
+    fresh();
+    snprintf(v1, sizeof v1, "%s/v1", root);
+    T_NEED(!moec_cache_open(root, &cache, &err));
+    T_EQ(get(cache, path, &err), MOEC_OK);
+    moec_dir_remove(v1);
+    T_EQ(get(cache, path, &err), MOEC_OK);
+    T_OK(sound(path));
+    moec_dir_remove(v1);
+    T_EQ(get_key(cache, key, &twice, path, &err), MOEC_OK);
+    T_OK(sound(path));
+    moec_dir_remove(v1);
+    T_EQ(get_key(cache, key, &ever, path, &err), MOEC_E_COMPILE);
+    T_HAS(err.text, "no such file");
+    moec_cache_close(cache);
+}
+
 T_CASE(a_full_disk_is_an_error_and_no_more) {
     moec_cache *cache;
     moec_error err = {0};
