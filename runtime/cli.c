@@ -394,17 +394,10 @@ static int run_verb(const cli_verb *verb, int argc, char **argv) {
         return 0;
     }
     if (!rc) rc = verb->run(&call, &err);
-    int code = report(&call, rc, &err);
-    if ((fflush(stdout) || ferror(stdout)) && !code) {
-        fprintf(stderr, "moec %s: cannot write the output\n", verb->name);
-        code = 1;
-    }
-    if (stop_signal) raise(stop_signal);
-    return code;
+    return report(&call, rc, &err);
 }
 
-int main(int argc, char **argv) {
-    signal(SIGXFSZ, SIG_IGN); /* a file size limit is then an error of write() */
+static int run(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "--help";
     const cli_verb *verb = find_verb(name);
     if (verb) return run_verb(verb, argc - 2, argv + 2);
@@ -421,4 +414,15 @@ int main(int argc, char **argv) {
     if (!asked) fprintf(stderr, "moec: unknown verb \"%s\"\n\n", name);
     print_help(asked ? stdout : stderr);
     return asked ? 0 : 2;
+}
+
+int main(int argc, char **argv) {
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is then an error of write() */
+    int code = run(argc, argv);
+    if ((fflush(stdout) || ferror(stdout)) && !code) {
+        fprintf(stderr, "moec: cannot write the output\n");
+        code = 1;
+    }
+    if (stop_signal) raise(stop_signal);
+    return code;
 }

@@ -155,6 +155,18 @@ T_CASE(a_silly_number_of_threads_is_no_crash) {
     T_EQ(code, 0);
 }
 
+T_CASE(output_that_is_lost_is_an_error) {
+    static const char *const words[] = {"--version", "--help", "gen --help", "spec E=8", "doctor --json"};
+    struct stat st;
+    if (stat("/dev/full", &st) || !S_ISCHR(st.st_mode)) T_SKIP("there is no /dev/full");
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        char command[128];
+        snprintf(command, sizeof command, "build/moec %s >/dev/full", words[i]);
+        T_EQ(run_shell(command), 1);
+        T_HAS(output, "cannot write the output");
+    }
+}
+
 T_CASE(errors_are_json_too) {
     json_error_t why;
     T_EQ(moec("spec E=8 K=9 --json"), 2);
