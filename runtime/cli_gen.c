@@ -261,7 +261,8 @@ static moec_status publish(const job *j, const char *out, moec_error *err) {
     if (rename(j->dir, out)) {
         int code = errno;
         if (replaced) (void)rename(old, out);
-        return moec_fail(err, MOEC_E_IO, "cannot rename to %s: %s", out, strerror(code));
+        moec_status rc = moec_fail(err, MOEC_E_IO, "cannot rename to %s: %s", out, strerror(code));
+        return code == ENOTEMPTY || code == EEXIST ? moec_hint(err, rc, "another program writes there: try again") : rc;
     }
     if (replaced) moec_dir_remove(old);
     return MOEC_OK;
