@@ -173,6 +173,15 @@ T_CASE(sums_over_ragged_rows_on_hopper) {
     right("sm_90a", "dw1", "E=3 K=2 H=136 F=72 --config cluster=1~split=0", "uniform");
     right("sm_90a", "linear_dw", "H=136 F=200 wgrad=same --config cluster=1~split=0~late=1", "uniform");
 }
+/* Enough clusters that their places in the schedule are not their numbers; two of them are left over. */
+#define DEALT "E=7 K=2 H=328 F=136 wgrad=same --variant 0 --config cluster=1~split=0"
+T_CASE(sums_by_clusters_of_eight_gpcs) {
+    fresh();
+    setenv("FAKE_CUDA_SMS", "18", 1);
+    right("sm_90a", "dw1", DEALT, "zipf:1");
+    plant_seen("sm_90a", "dw1", DEALT, "c % 8 * each + c / 8 : c;=>c % 8 * each : c;", "WRONG");
+    unsetenv("FAKE_CUDA_SMS");
+}
 /* A quarter of the rows in boxes of one row: columns end within the second box, or a whole tile of them lies behind
  * the last; groups end within a step. */
 #define BOXES "wgrad=same --config boxes=1~split=0"

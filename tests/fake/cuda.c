@@ -3,6 +3,7 @@
  * Device memory is host memory, copies copy, kernels do nothing. The environment says how it behaves:
  *   FAKE_CUDA_CC=90         compute capability, major and minor digit
  *   FAKE_CUDA_COUNT=1       GPUs
+ *   FAKE_CUDA_SMS=4         its SMs
  *   FAKE_CUDA_VERSION=13000 what cuDriverGetVersion says
  *   FAKE_CUDA_BYTES=N       memory of the GPU, 1 GiB; what does not fit is out of memory
  *   FAKE_CUDA_CONTEXT=1     the calling program has made a context of its own current
@@ -72,7 +73,7 @@ CALL(cuDeviceGetName, char *name, int bytes, int device) {
 CALL(cuDeviceGetAttribute, int *value, int attribute, int device) {
     long cc = setting("FAKE_CUDA_CC", 90);
     (void)device;
-    *value = attribute == 75 ? (int)(cc / 10) : attribute == 76 ? (int)(cc % 10) : 4;
+    *value = attribute == 75 ? (int)(cc / 10) : attribute == 76 ? (int)(cc % 10) : (int)setting("FAKE_CUDA_SMS", 4);
     return 0;
 }
 static size_t total(void) { return (size_t)setting("FAKE_CUDA_BYTES", 1 << 30); }
