@@ -394,6 +394,8 @@ static int run_verb(const cli_verb *verb, int argc, char **argv) {
         return 0;
     }
     if (!rc) rc = verb->run(&call, &err);
+    if (rc == MOEC_E_NOMEM && !strstr(err.text, "hint: "))
+        moec_hint(&err, rc, "fewer tokens, a smaller model, or more memory");
     return report(&call, rc, &err);
 }
 

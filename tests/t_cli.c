@@ -137,6 +137,17 @@ T_CASE(an_empty_spec_is_refused) {
     T_HAS(output, "the SPEC is empty");
 }
 
+T_CASE(too_many_tokens_have_a_remedy) {
+    static const char *const verbs[] = {"bench", "tune", "verify"};
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+        char command[128];
+        snprintf(command, sizeof command, "ulimit -v 4000000; build/moec %s E=8 --op up --tokens 1000000000", verbs[i]);
+        T_EQ(run_shell(command), 1);
+        T_HAS(output, "out of memory");
+        T_HAS(output, "hint: fewer tokens");
+    }
+}
+
 /* No cache, and nowhere to put one in its place: the device is opened, then given up once. */
 T_CASE(no_place_for_kernels_is_explained) {
     setenv("MOEC_CACHE", "/proc/nowhere", 1);
