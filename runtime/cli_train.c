@@ -36,8 +36,10 @@ static void human(double v, char *text, size_t bytes) {
 
 static void print_setting(void *user, const char *group, const char *key, const char *value,
                           bool is_default) {
+    char name[64];
     (void)user;
-    if (!is_default) printf("  %s.%-14s %s\n", group, key, value);
+    snprintf(name, sizeof name, "%s.%s", group, key);
+    if (!is_default) printf("  %-20s %s\n", name, value);
 }
 
 static void clear_bar(view *v) {
