@@ -733,6 +733,7 @@ T_CASE(bad_input_has_its_exit_code) {
         {"path=/nonexistent.txt", 1, "/nonexistent.txt"},
         {"format=megatron path=/nonexistent", 1, "/nonexistent.idx"},
         {"--from /nonexistent/step-1", 1, "not a complete checkpoint"},
+        {"run=", 2, "train.run is empty"},
         {"run=/proc/nowhere", 1, "/proc/nowhere"},
     };
     char command[1500], output[4000];

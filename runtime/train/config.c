@@ -432,6 +432,7 @@ static moec_status check_run(const train_config *c, moec_error *err) {
         return bad(err, "data.format is neither text nor megatron",
                    "text: bytes of a file; megatron: an indexed .bin/.idx pair");
     if (!c->path[0]) return bad(err, "data.path is missing", "name the file to train on");
+    if (!c->run[0]) return bad(err, "train.run is empty", "name a folder for log and checkpoints");
     if (text && c->spec.V < 256)
         return bad(err, "text has 256 byte values, more than model.V", "set V=256");
     if (c->warmup > c->steps)
