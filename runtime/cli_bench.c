@@ -198,8 +198,8 @@ static moec_status run(cli_call *call, moec_error *err) {
     moec_spec spec;
     moec_device *device;
     const char *ops = cli_text(call, "op");
-    if (cli_flag(call, "model") && cli_given(call, "plan"))
-        return cli_usage(call, err, "--model is about default configs: it takes no --plan");
+    if (cli_flag(call, "model") && (cli_given(call, "plan") || cli_given(call, "op")))
+        return cli_usage(call, err, "--model is about the layer and its default configs: it takes no --plan and no --op");
     if (cli_flag(call, "model")) return run_model(call, err);
     MOEC_TRY(cli_spec(call, 0, &spec, err));
     MOEC_TRY(cli_device(call, &device, err));

@@ -103,6 +103,7 @@ static const struct { const char *words; int code; const char *says; } wrong[] =
     {"bench E=8 K=2 --repeat 4294967297",  2, "expected a whole number from 0 to 2147483647"},
     {"bench E=8 K=2 --op=",                2, "--op is empty"},
     {"bench E=8 --model -t gfx942 --plan x", 2, "it takes no --plan"},
+    {"bench E=8 --model -t gfx942 --op up", 2, "no --op"},
     {"spec E=8 --tokens x --json",         2, "\"status\": \"E_SPEC\""},
     {"gen E=8 -o @/x --config a=1",        2, "--config goes with one --op"},
     {"gen E=8 -o @/x -t cpu-avx2 --op add --config zz=1", 2, "zz"},
