@@ -81,8 +81,8 @@ moec_status compiler_run(const char *command, const char *dir, const char *sourc
     moec_count(MOEC_COUNT_COMPILE);
     moec_status rc = moec_process_run(&p, err);
     if (rc == MOEC_E_TIMEOUT)
-        rc = moec_hint(err, rc, "raise MOEC_COMPILE_TIMEOUT (seconds), or set MOEC_CC to another "
-                       "compiler");
+        rc = moec_hint(err, rc, "raise MOEC_COMPILE_TIMEOUT (seconds), or name another compiler "
+                       "(MOEC_CC; MOEC_HIPCC for HIP)");
     else if (!rc && (p.exit_code || access(built, R_OK)))
         rc = rejected(command, dir, source, output, p.exit_code, err);
     free(output);
