@@ -57,10 +57,13 @@ moec_status moec_unknown_target(const char *text, moec_error *err) {
         size_t used = strlen(names);
         snprintf(names + used, sizeof names - used, " %s", moec_target_at(i)->name);
     }
-    /* A name of the vendors' is a machine that this build has no kernels for; anything else is a typo. */
-    bool vendors = !strncmp(text, "gfx", 3) || !strncmp(text, "sm_", 3);
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(text, ":"), text);
+    /* A name of the vendors' is a machine that this build has no kernels for; anything else is a typo, and so is what
+     * stands behind a name that is known. */
+    bool vendors = (!strncmp(text, "gfx", 3) || !strncmp(text, "sm_", 3)) && !moec_target_find(name);
     moec_status rc = moec_fail(err, vendors ? MOEC_E_DEVICE : MOEC_E_SPEC, "unknown target \"%s\"", text);
-    return moec_hint(err, rc, "targets are: %s; NAME:INDEX picks one of several GPUs; sm_80 serves every NVIDIA GPU "
+    return moec_hint(err, rc, "targets are: %s; NAME:INDEX picks one of several GPUs, from 0; sm_80 serves every NVIDIA GPU "
                               "from Ampere on", names);
 }
 

@@ -90,6 +90,7 @@ static const struct { const char *words; int code; const char *says; } wrong[] =
     {"doctor E=8",                         2, "unexpected operand E=8"},
     {"gen E=8",                            2, "-o DIR is needed"},
     {"gen E=8 -o @/x -t cpu-avx9",         2, "unknown target \"cpu-avx9\""},
+    {"verify E=8 -t sm_90a:x",             2, "unknown target \"sm_90a:x\""},
     {"gen E=8 -o @/x --op nop",            2, "--op nop: no such op\nhint: ops: route up"},
     {"gen E=8 -o ",                        2, "--output needs a value"},
     {"gen E=8 --output=",                  2, "--output is empty"},
