@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "device.h"
+#include "setting.h"
 
 enum { NOTE_BYTES = 1024 };
 
@@ -30,10 +31,10 @@ struct moec_cache {
 /* ---- opening ---- */
 
 static moec_status choose_root(const char *dir, char *root, moec_error *err) {
-    const char *moec = getenv("MOEC_CACHE"), *xdg = getenv("XDG_CACHE_HOME"),
+    const char *moec = moec_setting("MOEC_CACHE"), *xdg = getenv("XDG_CACHE_HOME"),
                *home = getenv("HOME");
     if (dir && *dir) return moec_path(root, err, "%s/v1", dir);
-    if (moec && *moec) return moec_path(root, err, "%s/v1", moec);
+    if (moec) return moec_path(root, err, "%s/v1", moec);
     if (xdg && *xdg) return moec_path(root, err, "%s/moec/v1", xdg);
     if (home && *home) return moec_path(root, err, "%s/.cache/moec/v1", home);
     return moec_path(root, err, "/nonexistent/moec/v1");

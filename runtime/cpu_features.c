@@ -3,6 +3,7 @@
  * (arch_prctl ARCH_REQ_XCOMP_PERM, before the threads that use it start).
  * Source: Intel SDM volume 1 chapter 13, volume 2 CPUID; Linux Documentation/arch/x86/xstate. */
 #include "device.h"
+#include "setting.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -78,7 +79,7 @@ static const struct { const char *target; int needs; } rows[] = { /* best first 
 };
 
 bool moec_cpu_emulates(const moec_target *target) {
-    const char *wanted = getenv("MOEC_EMULATE_TILES");
+    const char *wanted = moec_setting("MOEC_EMULATE_TILES");
     return target->amx && wanted && !strcmp(wanted, "1");
 }
 

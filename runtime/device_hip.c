@@ -15,6 +15,7 @@
 #include "dl_gcn.h"
 #include "dl_hip.h"
 #include "fs.h"
+#include "setting.h"
 
 typedef struct gpu {
     const moec_hip *hip;
@@ -105,9 +106,9 @@ static void hip_close(moec_device *device) {
 }
 
 static moec_status hip_open(moec_device *device, int index, moec_error *err) {
-    const char *wish = getenv("MOEC_GCN");
+    const char *wish = moec_setting("MOEC_GCN");
     const moec_hip *hip;
-    if (wish && *wish) return open_interpreter(device, index, err);
+    if (wish) return open_interpreter(device, index, err);
     MOEC_TRY(moec_hip_open(&hip, err));
     gpu *g = calloc(1, sizeof *g);
     if (!g) return moec_fail(err, MOEC_E_NOMEM, "out of memory: device");

@@ -1,6 +1,7 @@
 /* Opens libcuda once: $MOEC_CUDA, or where a linker looks. A missing symbol means a driver older than
  * CUDA 12. */
 #include "dl_cuda.h"
+#include "setting.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -22,7 +23,7 @@ static void *try_open(const char *path) {
 }
 
 static void *open_library(void) {
-    const char *wish = getenv("MOEC_CUDA");
+    const char *wish = moec_setting("MOEC_CUDA");
     void *library = wish ? try_open(wish) : NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names && !library && !wish; i++)
         library = try_open(names[i]);
@@ -51,7 +52,7 @@ static moec_status init(moec_error *err) {
 
 static moec_status start(moec_error *err) {
     void *library = open_library();
-    const char *wish = getenv("MOEC_CUDA");
+    const char *wish = moec_setting("MOEC_CUDA");
     if (!library && wish) {
         moec_status rc = moec_fail(err, MOEC_E_TOOL, "MOEC_CUDA=%s cannot be opened: %s", wish, dlerror());
         return moec_hint(err, rc, "unset it, or name the driver's libcuda.so.1");

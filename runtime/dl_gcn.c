@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "fs.h"
+#include "setting.h"
 
 static void plugin_path(const char *wish, char *path, size_t bytes) {
     char program[MOEC_PATH_BYTES] = "";
@@ -23,7 +24,7 @@ static void plugin_path(const char *wish, char *path, size_t bytes) {
 }
 
 moec_status moec_gcn_open(const moec_device_ops **ops, moec_error *err) {
-    const char *wish = getenv("MOEC_GCN");
+    const char *wish = moec_setting("MOEC_GCN");
     char path[MOEC_PATH_BYTES];
     plugin_path(wish ? wish : "", path, sizeof path);
     void *plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);

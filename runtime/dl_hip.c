@@ -9,6 +9,7 @@
 
 #include "device.h"
 #include "fs.h"
+#include "setting.h"
 
 static moec_hip table;
 static moec_status opened;
@@ -25,7 +26,7 @@ static void *try_open(const char *path) {
 }
 
 static void *open_library(void) {
-    const char *wish = getenv("MOEC_HIP");
+    const char *wish = moec_setting("MOEC_HIP");
     void *library = wish ? try_open(wish) : NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names && !library && !wish; i++) library = try_open(names[i]);
     return library;
@@ -43,7 +44,7 @@ static const char *bind(void *library) {
 
 static moec_status start(moec_error *err) {
     void *library = open_library();
-    const char *wish = getenv("MOEC_HIP");
+    const char *wish = moec_setting("MOEC_HIP");
     if (!library && wish) {
         moec_status rc = moec_fail(err, MOEC_E_TOOL, "MOEC_HIP=%s cannot be opened: %s", wish, dlerror());
         return moec_hint(err, rc, "unset it, or name ROCm's libamdhip64.so");
@@ -94,7 +95,7 @@ static long long property(const char *text, const char *name) {
 }
 
 static int read_node(int node, char *text, size_t bytes) {
-    const char *wish = getenv("MOEC_KFD");
+    const char *wish = moec_setting("MOEC_KFD");
     char path[MOEC_PATH_BYTES];
     snprintf(path, sizeof path, "%.4000s/%d/properties", wish ? wish : "/sys/class/kfd/kfd/topology/nodes", node);
     FILE *f = fopen(path, "r");

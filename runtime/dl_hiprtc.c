@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "setting.h"
+
 enum { DONE, REJECTED, USAGE, NO_HIPRTC = 4, NO_FILE = 6, OLDEST_MAJOR = 9 };
 
 typedef void *program;
@@ -46,8 +48,8 @@ static const char *const names[] = {
 
 static void *open_library(const char **path) {
     void *library = NULL;
-    *path = getenv("MOEC_HIPRTC");
-    if (*path && **path) return dlopen(*path, RTLD_NOW | RTLD_LOCAL);
+    *path = moec_setting("MOEC_HIPRTC");
+    if (*path) return dlopen(*path, RTLD_NOW | RTLD_LOCAL);
     for (size_t i = 0; i < sizeof names / sizeof *names && !library; i++)
         if ((library = dlopen(*path = names[i], RTLD_NOW | RTLD_LOCAL))) break;
     return library;
@@ -56,8 +58,8 @@ static void *open_library(const char **path) {
 /* Opens, binds, and asks the version; DONE or NO_HIPRTC with the reason on stdout. */
 static int start(const char **path, int *major, int *minor) {
     void *library = open_library(path);
-    const char *wish = getenv("MOEC_HIPRTC");
-    if (!library && wish && *wish) return printf("MOEC_HIPRTC=%s cannot be opened: %s\n", wish, dlerror()), NO_HIPRTC;
+    const char *wish = moec_setting("MOEC_HIPRTC");
+    if (!library && wish) return printf("MOEC_HIPRTC=%s cannot be opened: %s\n", wish, dlerror()), NO_HIPRTC;
     if (!library) return printf("hiprtc (libhiprtc.so.5 to .7) is not here\n"), NO_HIPRTC;
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
         void *found = dlsym(library, symbols[i].symbol);

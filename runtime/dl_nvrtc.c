@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "dl_toolkit.h"
+#include "setting.h"
 
 enum { OLDEST_MAJOR = 12 };
 
@@ -25,7 +26,7 @@ static const char *bind(void *library) {
 
 static moec_status start(moec_error *err) {
     void *library = moec_toolkit_open("nvrtc", "MOEC_NVRTC", NULL);
-    const char *wish = getenv("MOEC_NVRTC");
+    const char *wish = moec_setting("MOEC_NVRTC");
     if (!library && wish) {
         moec_status rc = moec_fail(err, MOEC_E_TOOL, "MOEC_NVRTC=%s cannot be opened: %s", wish, dlerror());
         return moec_hint(err, rc, "unset it, or name a libnvrtc.so.13 or .12 (pip install nvidia-cuda-nvrtc)");

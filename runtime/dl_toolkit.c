@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "setting.h"
+
 typedef struct wanted { const char *name, *needs; } wanted;
 
 static const char *const versions[] = {".13", ".12", ""};
@@ -51,7 +53,7 @@ static void *try_folders(const wanted *w, const char *pattern) {
 }
 
 static void *try_prefix(const wanted *w, const char *variable, const char *below) {
-    const char *prefix = getenv(variable);
+    const char *prefix = moec_setting(variable);
     char pattern[1024];
     if (!prefix) return NULL;
     snprintf(pattern, sizeof pattern, "%s%s/lib/python3*/site-packages/nvidia/*/lib", prefix, below);
@@ -60,7 +62,7 @@ static void *try_prefix(const wanted *w, const char *variable, const char *below
 
 void *moec_toolkit_open(const char *name, const char *variable, const char *needs) {
     const wanted w = {name, needs};
-    const char *wish = getenv(variable);
+    const char *wish = moec_setting(variable);
     char soname[64];
     void *library = NULL;
     if (wish) return try_open(&w, wish);

@@ -1,5 +1,6 @@
 /* The toolchain table: one row per family of targets. */
 #include "toolchain.h"
+#include "setting.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@ const moec_toolchain *moec_toolchain_find(const char *family) {
 }
 
 double moec_compile_limit_s(void) {
-    const char *text = getenv("MOEC_COMPILE_TIMEOUT");
+    const char *text = moec_setting("MOEC_COMPILE_TIMEOUT");
     double limit = text ? atof(text) : 0;
     return limit > 0 ? limit : 120;
 }

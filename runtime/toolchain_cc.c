@@ -15,6 +15,7 @@
 #include "compiler.h"
 #include "device.h"
 #include "fs.h"
+#include "setting.h"
 #include "subprocess.h"
 
 static const char base_flags[] = "-std=gnu11 -O2 -fno-math-errno -ffp-contract=fast -fPIC -shared "
@@ -31,7 +32,7 @@ static compiler cc;
 static pthread_mutex_t cc_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static moec_status choose(compiler *c, moec_error *err) {
-    const char *wanted = getenv("MOEC_CC");
+    const char *wanted = moec_setting("MOEC_CC");
     if (wanted && *wanted) {
         char program[512], path[MOEC_PATH_BYTES];
         snprintf(c->command, sizeof c->command, "%s", wanted);
@@ -55,7 +56,7 @@ static moec_status choose(compiler *c, moec_error *err) {
 static moec_status get_compiler(const compiler **out, moec_error *err) {
     static char asked[8192];
     char now[8192];
-    const char *wanted = getenv("MOEC_CC"), *path = getenv("PATH");
+    const char *wanted = moec_setting("MOEC_CC"), *path = getenv("PATH");
     snprintf(now, sizeof now, "%s|%s", wanted ? wanted : "", path ? path : "");
     pthread_mutex_lock(&cc_lock);
     if (strcmp(asked, now)) {
@@ -72,7 +73,7 @@ static moec_status get_compiler(const compiler **out, moec_error *err) {
 }
 
 static const char *extra_flags(void) {
-    const char *flags = getenv("MOEC_CFLAGS");
+    const char *flags = moec_setting("MOEC_CFLAGS");
     return flags ? flags : "";
 }
 

@@ -14,6 +14,7 @@
 #include "code_object.h"
 #include "compiler.h"
 #include "fs.h"
+#include "setting.h"
 #include "subprocess.h"
 #include "toolchain.h"
 #include "toolchain_hiprtc.h"
@@ -24,14 +25,9 @@ static const char base_flags[] = "-x hip --cuda-device-only --no-gpu-bundle-outp
 
 static const char *const own[] = {"/opt/rocm/llvm/bin/clang", "/opt/rocm/lib/llvm/bin/clang"};
 
-static const char *set(const char *name) {
-    const char *value = getenv(name);
-    return value && *value ? value : NULL;
-}
-
 /* A clang's command, or "" where hiprtc is to be used. */
 static moec_status choose(char *command, size_t bytes, moec_error *err) {
-    const char *wanted = set("MOEC_HIPCC");
+    const char *wanted = moec_setting("MOEC_HIPCC");
     char path[MOEC_PATH_BYTES];
     if (wanted) {
         snprintf(command, bytes, "%s", wanted);
@@ -39,7 +35,7 @@ static moec_status choose(char *command, size_t bytes, moec_error *err) {
         moec_status rc = moec_fail(err, MOEC_E_TOOL, "MOEC_HIPCC=%s: no such compiler", wanted);
         return moec_hint(err, rc, "set MOEC_HIPCC to a clang with the AMDGPU back end, or unset it");
     }
-    if (!set("MOEC_HIPRTC")) {
+    if (!moec_setting("MOEC_HIPRTC")) {
         snprintf(command, bytes, "clang-19");
         if (moec_program_find(command, path)) return MOEC_OK;
         if (compiler_newest("clang", 25, 17, command, bytes) && strcmp(command, "clang")) return MOEC_OK;
@@ -56,7 +52,7 @@ static moec_status identify_hiprtc(const moec_target *machine, char id[MOEC_TOOL
                                    moec_error *err) {
     char hiprtc[512];
     moec_status rc = moec_hiprtc_identify(hiprtc, sizeof hiprtc, err);
-    if (rc && !set("MOEC_HIPRTC"))
+    if (rc && !moec_setting("MOEC_HIPRTC"))
         return moec_context(err, rc, "no clang that knows gfx942 was found (looked for clang-17 to clang-25 in PATH "
                             "and for ROCm's under /opt/rocm), and no hiprtc");
     if (!rc) snprintf(id, MOEC_TOOLCHAIN_ID_BYTES, "%s %s", hiprtc, machine->flags);

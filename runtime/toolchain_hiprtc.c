@@ -9,6 +9,7 @@
 
 #include "device.h"
 #include "fs.h"
+#include "setting.h"
 #include "subprocess.h"
 #include "toolchain.h"
 
@@ -19,17 +20,17 @@ static const char install[] = "install clang-19 (MOEC_HIPCC names another clang)
 
 /* $MOEC_HIPRTC_WORKER, else moec-hiprtc beside the program, else in PATH. */
 static moec_status find_worker(char *path, moec_error *err) {
-    const char *wish = getenv("MOEC_HIPRTC_WORKER");
+    const char *wish = moec_setting("MOEC_HIPRTC_WORKER");
     char program[MOEC_PATH_BYTES] = "", beside[MOEC_PATH_BYTES];
-    if (wish && *wish && moec_program_find(wish, path)) return MOEC_OK;
-    ssize_t n = wish && *wish ? 0 : readlink("/proc/self/exe", program, sizeof program - 1);
+    if (wish && moec_program_find(wish, path)) return MOEC_OK;
+    ssize_t n = wish ? 0 : readlink("/proc/self/exe", program, sizeof program - 1);
     char *slash = n > 0 ? strrchr(program, '/') : NULL;
     if (slash) *slash = 0;
     if (slash && !moec_path(beside, NULL, "%s/moec-hiprtc", program) && moec_program_find(beside, path))
         return MOEC_OK;
-    if (!(wish && *wish) && moec_program_find("moec-hiprtc", path)) return MOEC_OK;
+    if (!wish && moec_program_find("moec-hiprtc", path)) return MOEC_OK;
     moec_status rc = moec_fail(err, MOEC_E_TOOL, "the worker that runs hiprtc, %s, was not found",
-                               wish && *wish ? wish : "moec-hiprtc");
+                               wish ? wish : "moec-hiprtc");
     return moec_hint(err, rc, "ninja builds build/moec-hiprtc; keep it beside the program, in PATH, or in "
                      "MOEC_HIPRTC_WORKER");
 }

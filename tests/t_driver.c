@@ -348,6 +348,20 @@ T_CASE(a_fault_in_training_loses_no_checkpoint) {
     REFUSED(TRAIN "--fresh", 1, "bytes for ", "on Paper GPU: ", "of 20000000 bytes are free");
 }
 
+T_CASE(an_empty_setting_is_none) {
+    static const char *const settings[] = {"MOEC_CUDA", "MOEC_NVRTC", "MOEC_HIP", "MOEC_HIPRTC", "MOEC_CUBLAS", "MOEC_CC"};
+    fresh();
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) setenv(settings[i], "", 1);
+    T_EQ(moec("doctor"), 0);
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        char said[32];
+        snprintf(said, sizeof said, "%s=", settings[i]);
+        T_OK(!strstr(output, said));
+        unsetenv(settings[i]);
+    }
+    T_OK(!strstr(output, "is no usable"));
+}
+
 T_CASE(doctor_explains_what_is_missing) {
     fresh();
     setenv("FAKE_CUDA_COUNT", "2", 1);
