@@ -189,6 +189,8 @@ T_CASE(sums_of_rows_that_the_copy_engine_gathers) {
     const char *op;
     fresh();
     EACH(sums, op) right("sm_90a", op, "E=7 K=3 H=200 F=136 " BOXES, "zipf:1");
+    for (tokens = 1; tokens >= 0; tokens--) right("sm_90a", "dw1", "E=3 K=2 H=136 F=72 " BOXES, "uniform");
+    tokens = 130;
     setenv("SIM_COPIES", "early", 1);
     right("sm_90a", "dw1", "E=5 K=2 H=328 F=72 " BOXES "~cluster=1~late=0", "empty:0.3");
     plant_seen("sm_90a", "dw1", "E=3 K=2 H=136 F=72 " BOXES, "first + i);=>first + i % 3);", "WRONG");
