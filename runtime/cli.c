@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "train/trainlog.h"
+#include "json_text.h"
 
 #define VERBS(X) \
     X(doctor)    \
@@ -285,16 +285,11 @@ void cli_settings(const cli_call *call, const moec_spec *spec, const char *targe
     printf("# %s\n", text);
 }
 
-json_t *cli_json_text(const char *text) {
-    json_t *value = json_string(text);
-    return value ? value : trainlog_text(text, strlen(text));
-}
-
 static json_t *option_json(const cli_option *option, const char *value) {
     if (option->kind == CLI_FLAG) return json_true();
     if (option->kind == CLI_INT || option->kind == CLI_BIG) return json_integer(strtoll(value, NULL, 10));
     if (option->kind == CLI_REAL) return json_real(strtod(value, NULL));
-    return cli_json_text(value);
+    return moec_json_text(value);
 }
 
 json_t *cli_settings_json(const cli_call *call, const moec_spec *spec, const char *target) {
@@ -376,7 +371,7 @@ static int report(const cli_call *call, moec_status rc, const moec_error *err) {
     if (call->json) {
         json_t *object = json_object();
         json_object_set_new(object, "status", json_string(moec_status_name(rc)));
-        json_object_set_new(object, "error", cli_json_text(text));
+        json_object_set_new(object, "error", moec_json_text(text));
         cli_print_json(object);
     }
     return moec_exit_code(rc);

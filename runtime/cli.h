@@ -65,8 +65,6 @@ moec_status cli_device(const cli_call *call, moec_device **device, moec_error *e
 void cli_settings(const cli_call *call, const moec_spec *spec, const char *target);
 /* The same as a JSON object (new reference). */
 json_t *cli_settings_json(const cli_call *call, const moec_spec *spec, const char *target);
-/* A JSON string (new reference). Paths are bytes: of one that is not UTF-8, what is not ASCII becomes '?'. */
-json_t *cli_json_text(const char *text);
 /* Prints and releases `value`. */
 void cli_print_json(json_t *value);
 /* A wrong use of the command line: E_SPEC with a hint to --help. */

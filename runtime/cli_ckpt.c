@@ -7,13 +7,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "json_text.h"
 #include "train/ckpt.h"
 
 enum { MOST = 4096 };
 
 static json_t *describe(const char *path, const ckpt_summary *s, moec_status rc, const char *why) {
-    if (rc) return json_pack("{s:o, s:b, s:o}", "path", cli_json_text(path), "sound", 0, "why", cli_json_text(why));
-    return json_pack("{s:o, s:b, s:I, s:I, s:I, s:I, s:I}", "path", cli_json_text(path), "sound", 1, "step",
+    if (rc) return json_pack("{s:o, s:b, s:o}", "path", moec_json_text(path), "sound", 0, "why", moec_json_text(why));
+    return json_pack("{s:o, s:b, s:I, s:I, s:I, s:I, s:I}", "path", moec_json_text(path), "sound", 1, "step",
                      (json_int_t)s->state.step, "tokens", (json_int_t)s->state.tokens, "tensors",
                      (json_int_t)s->tensors, "parameters", (json_int_t)s->elements, "bytes",
                      (json_int_t)s->bytes);

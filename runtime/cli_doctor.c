@@ -13,6 +13,7 @@
 #include "dl_cuda.h"
 #include "dl_hip.h"
 #include "dl_nvrtc.h"
+#include "json_text.h"
 #include "peer.h"
 #include "toolchain.h"
 #include "toolchain_hiprtc.h"
@@ -27,7 +28,7 @@ static void say(doctor *d, const char *what, const char *state, const char *deta
         if (*costs) printf("%23s %s\n", "", costs);
         return;
     }
-    json_t *row = json_pack("{s:s, s:s, s:o, s:s}", "what", what, "state", state, "detail", cli_json_text(detail),
+    json_t *row = json_pack("{s:s, s:s, s:o, s:s}", "what", what, "state", state, "detail", moec_json_text(detail),
                             "costs", costs);
     json_array_append_new(d->findings, row);
 }

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "json_text.h"
 #include "train/report.h"
 
 static moec_status run(cli_call *call, moec_error *err) {
@@ -12,8 +13,8 @@ static moec_status run(cli_call *call, moec_error *err) {
     snprintf(path, sizeof path, "%s", out ? out : "");
     if (!out) snprintf(path, sizeof path, "%.1150s/report.html", call->operands[0]);
     MOEC_TRY(report_write(call->operands[0], path, err));
-    if (call->json) cli_print_json(json_pack("{s:o, s:o}", "run", cli_json_text(call->operands[0]), "report",
-                                             cli_json_text(path)));
+    if (call->json) cli_print_json(json_pack("{s:o, s:o}", "run", moec_json_text(call->operands[0]), "report",
+                                             moec_json_text(path)));
     else printf("report: %s\n", path);
     return MOEC_OK;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "json_text.h"
 #include "train/train.h"
 
 typedef struct view { bool json, terminal, bar; int64_t shown; } view;
@@ -121,11 +122,11 @@ static void print_result(const train_config *c, const train_result *r) {
 static json_t *real(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 
 static void print_json(const train_config *c, const train_result *r) {
-    cli_print_json(json_pack("{s:o, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "run", cli_json_text(c->run), "steps",
+    cli_print_json(json_pack("{s:o, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "run", moec_json_text(c->run), "steps",
                              (json_int_t)r->steps, "stopped", (int)r->stopped, "loss_bits",
                              real(bits(r->loss)), "held_out_bits", real(bits(r->held_out)),
                              "unigram_bits", real(r->unigram_bits), "seconds", real(r->seconds),
-                             "tokens_s", real(r->tokens_s), "checkpoint", cli_json_text(r->checkpoint)));
+                             "tokens_s", real(r->tokens_s), "checkpoint", moec_json_text(r->checkpoint)));
 }
 
 /* ---- the verb ---- */

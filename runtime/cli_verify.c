@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "json_text.h"
+#include "setting.h"
 #include "verify.h"
 
 /* What all cases of one op came to. */
@@ -54,8 +56,8 @@ static void print_fault(session *s, const moec_verify_row *row) {
     }
     if (s->call->json) {
         json_array_append_new(s->faults, json_pack("{s:s, s:o, s:o}", "op", row->op, "fault",
-                                                   cli_json_text(row->verdict->fault), "command",
-                                                   cli_json_text(command)));
+                                                   moec_json_text(row->verdict->fault), "command",
+                                                   moec_json_text(command)));
         return;
     }
     printf("WRONG %s%s%s%s: %s\n  %s\n", row->op, *row->note ? " (" : "", row->note,
@@ -237,7 +239,7 @@ static moec_status open_strongest(const cli_call *call, moec_device **device, mo
     moec_error second = {0};
     moec_status rc = cli_device(call, device, err);
     for (size_t i = 0; rc && i < sizeof stand_ins / sizeof *stand_ins; i++) {
-        if (strcmp(stand_ins[i].target, cli_text(call, "target")) || getenv(stand_ins[i].setting)) continue;
+        if (strcmp(stand_ins[i].target, cli_text(call, "target")) || moec_setting(stand_ins[i].setting)) continue;
         setenv(stand_ins[i].setting, "1", 1);
         if (!cli_device(call, device, &second)) return MOEC_OK;
         return moec_hint(err, rc, "without the machine: %.500s", second.text);

@@ -3,7 +3,6 @@
  * (arch_prctl ARCH_REQ_XCOMP_PERM, before the threads that use it start).
  * Source: Intel SDM volume 1 chapter 13, volume 2 CPUID; Linux Documentation/arch/x86/xstate. */
 #include "device.h"
-#include "setting.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -21,6 +20,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+
+#include "setting.h"
 
 static uint64_t saved_state(void) {
     uint32_t low, high;

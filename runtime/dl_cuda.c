@@ -1,13 +1,14 @@
 /* Opens libcuda once: $MOEC_CUDA, or where a linker looks. A missing symbol means a driver older than
  * CUDA 12. */
 #include "dl_cuda.h"
-#include "setting.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "setting.h"
 
 static moec_cuda table;
 static moec_status opened;

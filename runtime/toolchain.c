@@ -1,9 +1,10 @@
 /* The toolchain table: one row per family of targets. */
 #include "toolchain.h"
-#include "setting.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "setting.h"
 
 static const moec_toolchain *const rows[] = {
     &moec_cc_toolchain,

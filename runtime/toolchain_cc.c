@@ -33,7 +33,7 @@ static pthread_mutex_t cc_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static moec_status choose(compiler *c, moec_error *err) {
     const char *wanted = moec_setting("MOEC_CC");
-    if (wanted && *wanted) {
+    if (wanted) {
         char program[512], path[MOEC_PATH_BYTES];
         snprintf(c->command, sizeof c->command, "%s", wanted);
         snprintf(program, sizeof program, "%.*s", (int)strcspn(wanted, " "), wanted);

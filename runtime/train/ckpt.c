@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "../../gen/gen.h"
+#include "../json_text.h"
 
 #define TEMPORARY ".saving-"
 
@@ -107,14 +108,13 @@ static moec_status write_text(const writer *w, const char *name, const void *dat
     return durable_close(&file, w->err);
 }
 
-/* Paths are bytes: one that is not UTF-8 is left out, JSON cannot hold it. */
 static void write_data_row(const writer *w, const ckpt_data *data) {
-    json_t *path = json_string(data->path);
-    char *quoted = path ? json_dumps(path, JSON_ENCODE_ANY) : NULL;
+    json_t *path = moec_json_text(data->path);
+    char *quoted = json_dumps(path, JSON_ENCODE_ANY);
     if (data->hash[0])
         fprintf(w->state, "  \"data\": {\"path\": %s, \"bytes\": %" PRId64 ", \"hash\": \"%s\", \"seq\": %" PRId64
                           ", \"train_tokens\": %" PRId64 "},\n",
-                quoted ? quoted : "\"\"", data->bytes, data->hash, data->seq, data->train_tokens);
+                quoted ? quoted : "null", data->bytes, data->hash, data->seq, data->train_tokens);
     free(quoted);
     json_decref(path);
 }

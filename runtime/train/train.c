@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../json_text.h"
 #include "resume.h"
 #include "schedule.h"
 #include "trainlog.h"
@@ -75,7 +76,7 @@ static void save(loop *l) {
         say(l, "%s", why.text);
         trainlog_write(&l->log, json_pack("{s:s, s:I, s:o}", "event", "save_failed", "step",
                                           (json_int_t)l->state.step, "why",
-                                          trainlog_text(why.text, strlen(why.text))));
+                                          moec_json_text(why.text)));
         moec_fail(l->err, rc, "%s", why.text);
         return;
     }
@@ -83,7 +84,7 @@ static void save(loop *l) {
     snprintf(l->result->checkpoint, sizeof l->result->checkpoint, "%s", path);
     say(l, "saved %s (%.0f ms)", path, (now() - begin) * 1e3);
     trainlog_write(&l->log, json_pack("{s:s, s:I, s:o, s:f}", "event", "save", "step",
-                                      (json_int_t)l->state.step, "path", trainlog_text(path, strlen(path)),
+                                      (json_int_t)l->state.step, "path", moec_json_text(path),
                                       "ms", (now() - begin) * 1e3));
 }
 
@@ -352,8 +353,8 @@ static moec_status write_sample(loop *l) {
     const char *text = l->result->sample;
     trainlog_write(&l->log, json_pack("{s:s, s:I, s:o, s:o}", "event", "sample", "step",
                                       (json_int_t)l->state.step, "prompt",
-                                      trainlog_text(c->prompt, strlen(c->prompt)), "text",
-                                      trainlog_text(text, strlen(text))));
+                                      moec_json_text(c->prompt), "text",
+                                      moec_json_ascii(text, strlen(text))));
     snprintf(path, sizeof path, "%s/sample.txt", c->run);
     return durable_replace(path, c->run, text, strlen(text), l->err);
 }

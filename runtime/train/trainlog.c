@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../json_text.h"
+
 static void close_cut_line(FILE *file) {
     if (fseek(file, -1, SEEK_END) == 0 && fgetc(file) != '\n') {
         fseek(file, 0, SEEK_END);
@@ -48,7 +50,7 @@ static void add_setting(void *user, const char *group, const char *key, const ch
     char name[128];
     (void)is_default;
     snprintf(name, sizeof name, "%s.%s", group, key);
-    json_object_set_new(user, name, trainlog_text(value, strlen(value)));
+    json_object_set_new(user, name, moec_json_text(value));
 }
 
 json_t *trainlog_settings(const train_config *config) {
@@ -58,16 +60,3 @@ json_t *trainlog_settings(const train_config *config) {
 }
 
 json_t *trainlog_real(double value) { return isfinite(value) ? json_real(value) : json_null(); }
-
-json_t *trainlog_text(const char *bytes, size_t count) {
-    char *text = malloc(count + 1);
-    if (!text) return json_null();
-    for (size_t i = 0; i < count; i++) {
-        unsigned char c = (unsigned char)bytes[i];
-        text[i] = c == '\n' || (c >= 32 && c < 127) ? (char)c : '?';
-    }
-    text[count] = 0;
-    json_t *value = json_string(text);
-    free(text);
-    return value;
-}

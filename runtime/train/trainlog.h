@@ -20,7 +20,5 @@ void trainlog_write(trainlog *log, json_t *event);
 json_t *trainlog_settings(const train_config *config);
 /* A JSON number, or null when it is not finite. */
 json_t *trainlog_real(double value);
-/* Text whose bytes outside printable ASCII and newline become '?': always valid JSON text. */
-json_t *trainlog_text(const char *bytes, size_t count);
 
 #endif
