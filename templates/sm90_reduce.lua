@@ -58,22 +58,25 @@ local function ragged_map(arg, columns)
 end
 
 -- How the kernel of this config works, line by line of its header.
-local function prose_of(config)
-    local lines = {
-        "Persistent: one CTA an SM, two CTAs a cluster, each with 128 columns of the gathered operand and the",
-        "same columns of the other one, which each CTA half loads by TMA for both. Producers gather 64 token",
-        "rows a step with cp.async (TMA when they lie packed), zeros behind the group's end; the ragged tensor",
-        "map does the same for the other operand. Both lie row by row in shared memory, which wgmma reads as",
-        "transposed operands. Two consumer warpgroups keep 64 rows of the result each. An expert without rows",
-        "takes one step of zeros.",
-    }
-    if config.boxes == 1 then
-        lines[#lines + 1] = "A quarter of the gathered rows comes by TMA, too, in boxes of one row."
+local function prose_of(r)
+    local lines = {}
+    local function add(applies, line)
+        if applies then lines[#lines + 1] = line end
     end
-    if config.split == 1 then
-        lines[#lines + 1] = "Where the last round of tiles would leave clusters idle its tiles are cut by rows: the pieces' sums go"
-        lines[#lines + 1] = "to scratch as f32, and a second phase adds them in the order of their rows."
-    end
+    local pair, boxes, split = r.config.cluster == 2, r.config.boxes == 1, r.config.split == 1
+    add(pair, "Persistent: one CTA an SM. Two CTAs of a cluster have 128 columns of A each and the same columns of B, of")
+    add(pair, "which each brings half for both by TMA.")
+    add(not pair, "Persistent: one CTA an SM, with 128 columns of A and its own columns of B, by TMA.")
+    add(dense(r), "Rows of A come by TMA as well, 64 a step, zeros behind the last one.")
+    add(not dense(r), "A warpgroup of producers gathers 64 token rows of A a step with cp.async (TMA when they lie packed)" ..
+        (boxes and ";" or "."))
+    add(boxes, "a quarter of them comes by TMA, too, in boxes of one row.")
+    add(not dense(r), "Zeros follow a group's end: the tensor map of B is ragged. An expert without rows takes one step of zeros.")
+    add(true, "A and B lie row by row in shared memory, which wgmma reads as transposed operands. Two consumer warpgroups")
+    add(true, "keep 64 rows of the result each.")
+    add(r.config.late == 1, "A tile stays behind, packed in registers, and leaves in parts while the next one multiplies.")
+    add(split, "Where the last round of tiles would leave clusters idle its tiles are cut by rows: the pieces' sums go")
+    add(split, "to scratch as f32, and a second phase adds them in the order of their rows.")
     return lines
 end
 
@@ -145,7 +148,7 @@ return {
             flops = ("2*%s*%d*%d"):format(rows, r.spec.H, width(r)),
             bytes = ("2*%s*%d+%d*%s*%d*%d"):format(rows, r.spec.H + width(r), f32(r) and 4 or 2,
                 dense(r) and "1" or "E", r.spec.H, width(r)),
-            prose = prose_of(r.config),
+            prose = prose_of(r),
         }
     end,
 }
