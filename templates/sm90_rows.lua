@@ -108,6 +108,9 @@ local function prose_of(r)
     if r.config.late == 1 then
         lines[#lines + 1] = "A tile stays behind, packed in registers, and leaves in parts while the next one multiplies."
     end
+    if r.config.apart == 1 then
+        lines[#lines + 1] = "Clusters that get a tile less begin later, so that not all SMs finish tiles at the same time."
+    end
     lines[#lines + 1] = "Rows behind a group's end are multiplied but never stored" .. (r.config.pp == 1 and "." or
         "; warpgroups whose 64 rows all lie there do")
     if r.config.pp == 0 then lines[#lines + 1] = "not multiply." end
@@ -130,6 +133,7 @@ return {
         { name = "stages", values = { 4, 3, 5, 6 }, doc = "steps of 64 in flight" },
         { name = "late", values = { 1, 0 }, doc = "1: a tile leaves, packed in registers, while the next one multiplies" },
         { name = "beside", values = { 0, 1 }, doc = "1: a cluster has two column tiles of the same rows, not two row tiles" },
+        { name = "apart", values = { 0, 1 }, doc = "1: clusters with a tile less begin later, so that epilogues do not meet" },
         { name = "group", values = { 8, 4, 16, 2, 1 }, doc = "row units that share a column tile before the next column" },
     },
     constraints = {
@@ -142,6 +146,8 @@ return {
             return r.config.pp == 0 or r.config.bn == 128 end },
         { why = "only plain bf16 results of one tile at a time leave late", ok = function(r)
             return r.config.late == 0 or plain(r) and r.config.pp == 0 end },
+        { why = "tiles that leave late have no epilogue to keep apart", ok = function(r)
+            return r.config.apart == 0 or r.config.late == 0 and not dense(r) end },
         { why = "two column tiles beside each other need a cluster, and an even number of them", ok = function(r)
             return r.config.beside == 0 or r.config.cluster == 2 and column_tiles(r) % 2 == 0 end },
         { why = "halves of B must be whole blocks of 64 columns", ok = function(r)
@@ -150,10 +156,12 @@ return {
     -- The widest tile reads shared memory least per flop; short sums still prefer it, because the two
     -- warpgroups drift apart and one's epilogue meets the other's multiplications.
     -- Clusters drift apart, too: two column tiles of long gathered rows read them from memory twice unless they
-    -- are one cluster's.
+    -- are one cluster's. Where rows have a single column tile, experts side by side share them, if in step: no start
+    -- apart for these.
     default = function(r)
-        local c = { bn = 256, pp = 0, cluster = 2, stages = 4, late = plain(r) and 1 or 0, beside = 0, group = 8 }
-        local tiles = r.lib.ceil_div(r.spec.F, r.spec.gated and 128 or 256)
+        local c = { bn = 256, pp = 0, cluster = 2, stages = 4, late = plain(r) and 1 or 0, beside = 0, apart = 0, group = 8 }
+        local tiles = r.lib.ceil_div(r.spec.F, split(r) and 128 or 256)
+        if gathered(r) and tiles > 1 then c.apart = 1 end
         if is(r, "up") and tiles == 2 and r.spec.H >= 2048 then c.beside = 1 end
         return c
     end,

@@ -32,6 +32,7 @@ static const struct { const char *name, *with, *body; } instructions[] = {
     {"wait_for_predecessor", "", ""},
     {"dependents_may_launch", "", ""},
     {"settle", "", ""},
+    {"cycles", "", "static unsigned now; return now += 1000;"},
     {"fence_barrier_init", "", ""},
     {"fence_proxy_async", "", ""},
     {"barrier_init", "", "sim->bar_init(bar, arrivals);"},
