@@ -21,7 +21,9 @@ local function column_tiles(r) return r.lib.ceil_div(width(r), tile_columns(r)) 
 
 local function shared_bytes(r)
     local c = r.config
-    return c.stages * (128 + c.bn) * 128 + (is(r, "dh") and 0 or 8 * 2 * 2048) + 16 * c.stages + 9 * 16
+    local rows = c.ahead > 0 and c.stages + c.ahead or 0 -- stages of a ring of their own
+    return c.stages * (128 + c.bn) * 128 + c.ahead * 128 * 128 + (is(r, "dh") and 0 or 8 * 2 * 2048) +
+        16 * c.stages + 8 * rows + 9 * 16
 end
 
 -- A tensor map: sizes innermost first, byte strides of the dimensions after the first. What lies beside a box of
@@ -105,6 +107,10 @@ local function prose_of(r)
             (dense(r) and "Tiles are those of one group of T rows:" or "Tiles follow from offsets alone: experts in order,"),
         order,
     }
+    if r.config.ahead > 0 then
+        lines[#lines + 1] = ("Rows of A have a ring of their own, whose loads are %d step%s ahead of B's."):format(
+            r.config.ahead, r.config.ahead > 1 and "s" or "")
+    end
     if r.config.late == 1 then
         lines[#lines + 1] = "A tile stays behind, packed in registers, and leaves in parts while the next one multiplies."
     end
@@ -131,6 +137,7 @@ return {
         { name = "pp", values = { 0, 1 }, doc = "1: the two consumer warpgroups take whole tiles in turn" },
         { name = "cluster", values = { 2, 1 }, doc = "CTAs that walk in step and share loads" },
         { name = "stages", values = { 4, 3, 5, 6 }, doc = "steps of 64 in flight" },
+        { name = "ahead", values = { 0, 2, 1 }, doc = "steps that dh loads its rows before B, in a ring of their own" },
         { name = "late", values = { 1, 0 }, doc = "1: a tile leaves, packed in registers, while the next one multiplies" },
         { name = "beside", values = { 0, 1 }, doc = "1: a cluster has two column tiles of the same rows, not two row tiles" },
         { name = "apart", values = { 0, 1 }, doc = "1: clusters with a tile less begin later, so that epilogues do not meet" },
@@ -140,6 +147,8 @@ return {
         { why = "stages do not fit into shared memory", ok = function(r) return shared_bytes(r) <= 232448 end },
         { why = "dh stages its epilogue in slots of 128 + 256 rows", ok = function(r)
             return not is(r, "dh") or (r.config.bn == 256 and r.config.pp == 0) end },
+        { why = "rows of dh, and only those, have a ring of their own", ok = function(r)
+            return is(r, "dh") == (r.config.ahead > 0) end },
         { why = "accumulators of a whole 256-column tile do not fit into one warpgroup", ok = function(r)
             return r.config.pp == 0 or r.config.bn <= 192 end },
         { why = "192 columns in turn spill registers", ok = function(r)
@@ -159,7 +168,8 @@ return {
     -- are one cluster's. Where rows have a single column tile, experts side by side share them, if in step: no start
     -- apart for these.
     default = function(r)
-        local c = { bn = 256, pp = 0, cluster = 2, stages = 4, late = plain(r) and 1 or 0, beside = 0, apart = 0, group = 8 }
+        local c = { bn = 256, pp = 0, cluster = 2, stages = 4, ahead = is(r, "dh") and 2 or 0,
+                    late = plain(r) and 1 or 0, beside = 0, apart = 0, group = 8 }
         local tiles = r.lib.ceil_div(r.spec.F, split(r) and 128 or 256)
         if gathered(r) and tiles > 1 then c.apart = 1 end
         if is(r, "up") and tiles == 2 and r.spec.H >= 2048 then c.beside = 1 end
@@ -189,7 +199,8 @@ return {
                 { "tile_columns", columns, "columns of the result in a tile" },
                 { "shared", shared_bytes(r), "bytes of shared memory in use" },
             },
-            tile = ("128x%d_s%d_c%d%s%s"):format(r.config.bn, r.config.stages, r.config.cluster,
+            tile = ("128x%d_s%d%s_c%d%s%s"):format(r.config.bn, r.config.stages,
+                r.config.ahead > 0 and "a" .. r.config.stages + r.config.ahead or "", r.config.cluster,
                 beside and "_beside" or "",
                 r.config.pp == 1 and "_pp" or r.config.late == 1 and "_late" or ""),
             flops = ("2*%s*%d*%s"):format(rows, depth(r), u),

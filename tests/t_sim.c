@@ -277,6 +277,25 @@ T_CASE(planted_faults_in_sums_on_hopper_are_seen) {
                    sum_faults[i].plant, NULL);
     }
 }
+/* Rows of dh have a ring of their own, whose stages hold half of the saved pre-activation behind the last step. */
+static const struct { const char *copies, *plant; } ring_faults[] = {
+    {"late", "barrier_wait(smem + BAR_FULL_A + 8 * use_a.at, use_a.parity);=>"},
+    {"late", "barrier_arrive_after_copies(smem + BAR_FULL_A=>barrier_arrive(smem + BAR_FULL_A"},
+    {"late", "barrier_expect(full_a, BM * 128);=>barrier_arrive(full_a);"},
+    {"early", "if (c > 0) release(smem, previous, lane);=>if (c > 0) release(smem, use.at, lane);"},
+    {"early", "STAGES_A = STAGES + AHEAD;=>STAGES_A = STAGES;"},
+};
+#define RINGS "E=4 K=2 H=520 F=264 --variant 0"
+T_CASE(rows_loaded_ahead_on_hopper) {
+    fresh();
+    tokens = 700; /* several tiles a block, each of more steps than stages */
+    right("sm_90a", "dh", RINGS, "uniform");
+    right("sm_90a", "dh", RINGS " --config ahead=1~cluster=1", "zipf:1");
+    for (size_t i = 0; i < sizeof ring_faults / sizeof *ring_faults; i++) {
+        setenv("SIM_COPIES", ring_faults[i].copies, 1);
+        plant_seen("sm_90a", "dh", RINGS, ring_faults[i].plant, NULL);
+    }
+}
 /* Shared addresses of a cluster's second block have its rank in bit 24: in a descriptor it would be a part of the
  * leading offset, in a copy or a load it is another block. */
 static const struct { const char *op, *plant, *sees; } cluster_faults[] = {
