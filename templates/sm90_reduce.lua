@@ -102,10 +102,12 @@ return {
         { why = "stages do not fit into shared memory", ok = function(r) return shared_bytes(r) <= 232448 end },
     },
     -- 256 columns read shared memory least per flop; the second half of a narrow tile costs nothing else. Boxes of one
-    -- row save instructions, and time where those limit the kernel: not with few columns, where memory does.
+    -- row save instructions, and time where those limit the kernel: not with few columns, where memory does. So they
+    -- come from 448 products for each value of a row on (measured: 384 gain nothing, 455 do).
     default = function(r)
         local split = split_pays(r)
-        local boxes = not dense(r) and r.spec.H >= 2048 and width(r) >= 512
+        local H, W = r.spec.H, width(r)
+        local boxes = not dense(r) and H * W >= 448 * (H + W)
         return { bn = 256, cluster = 2, stages = 4, late = (f32(r) or split) and 0 or 1, boxes = boxes and 1 or 0,
                  split = split and 1 or 0 }
     end,
