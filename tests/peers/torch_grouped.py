@@ -16,7 +16,7 @@ apache-tvm-ffi beside PyTorch 2.11): it wants groups padded to 128 rows, has the
 a result in f32. It compiles each product once, some 6 s with nvcc (CUDA_HOME=/usr/local/cuda DG_JIT_USE_NVRTC=0), before the clock
 starts too.
 """
-import argparse, ctypes, torch
+import argparse, ctypes, random, torch
 
 try:
     import deep_gemm
@@ -71,15 +71,16 @@ class Moec:
 
 
 def medians(functions, runs):
-    """Milliseconds of each, run in turn. The card sleeps before each while the host prepares the launch."""
+    """Milliseconds of each, in an order drawn anew for each round: what ran before decides on the clock. The card sleeps
+    before each while the host prepares the launch."""
     times = [[] for _ in functions]
     for r in range(-3, runs):
-        for f, t in zip(functions, times):
+        for i in random.sample(range(len(functions)), len(functions)):
             a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             torch.cuda._sleep(300000)
-            a.record(); f(); b.record(); b.synchronize()
+            a.record(); functions[i](); b.record(); b.synchronize()
             if r >= 0:
-                t.append(a.elapsed_time(b))
+                times[i].append(a.elapsed_time(b))
     return [sorted(t)[len(t) // 2] for t in times]
 
 
