@@ -44,8 +44,8 @@ moec_status compiler_version(const char *command, char *version, size_t bytes, m
     const char *argv[MAX_WORDS];
     snprintf(words, sizeof words, "%s --version", command);
     split(words, store, argv);
-    moec_process p = {.argv = argv, .limit_s = moec_compile_limit_s(), .output = output,
-                      .output_bytes = sizeof output};
+    moec_process p = {.argv = argv, .output = output, .output_bytes = sizeof output};
+    MOEC_TRY(moec_compile_limit(&p.limit_s, err));
     MOEC_TRY(moec_process_run(&p, err));
     if (p.exit_code)
         return moec_fail(err, MOEC_E_TOOL, "%s --version failed with exit code %d: %.500s", command,
@@ -74,10 +74,10 @@ moec_status compiler_run(const char *command, const char *dir, const char *sourc
         return moec_fail(err, MOEC_E_INVAL, "the compiler's command line is longer than %d bytes",
                          COMPILER_WORD_BYTES);
     split(words, store, argv);
-    char *output = calloc(1, LOG_BYTES);
+    moec_process p = {.argv = argv, .directory = dir, .output_bytes = LOG_BYTES};
+    MOEC_TRY(moec_compile_limit(&p.limit_s, err));
+    char *output = p.output = calloc(1, LOG_BYTES);
     if (!output) return moec_fail(err, MOEC_E_NOMEM, "out of memory: a compiler's log");
-    moec_process p = {.argv = argv, .directory = dir, .limit_s = moec_compile_limit_s(),
-                      .output = output, .output_bytes = LOG_BYTES};
     moec_count(MOEC_COUNT_COMPILE);
     moec_status rc = moec_process_run(&p, err);
     if (rc == MOEC_E_TIMEOUT)

@@ -21,6 +21,14 @@ bool moec_plan_find(const moec_plan *plan, const char *name, char *text, size_t 
     return false;
 }
 
+bool moec_plan_at(const char *path) {
+    char begin[sizeof magic - 1];
+    FILE *file = fopen(path, "r");
+    bool is = file && fread(begin, sizeof begin, 1, file) == 1 && !memcmp(begin, magic, sizeof begin);
+    if (file) fclose(file);
+    return is;
+}
+
 /* Every line is "name : value", the last one too: a copy that was cut short is noticed. */
 static moec_status check_lines(const moec_plan *plan, size_t bytes, moec_error *err) {
     int number = 2;

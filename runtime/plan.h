@@ -21,6 +21,8 @@ typedef struct moec_plan {
 moec_status moec_plan_read(const char *path, const moec_spec *spec, const moec_target *target,
                            moec_plan *plan, moec_error *err);
 void moec_plan_free(moec_plan *plan);
+/* Does a plan begin at path? Its lines are not looked at. */
+bool moec_plan_at(const char *path);
 /* The config text of a kernel name into text[bytes]; false when the plan does not name it. */
 bool moec_plan_find(const moec_plan *plan, const char *name, char *text, size_t bytes);
 

@@ -18,8 +18,11 @@ const moec_toolchain *moec_toolchain_find(const char *family) {
     return NULL;
 }
 
-double moec_compile_limit_s(void) {
+moec_status moec_compile_limit(double *seconds, moec_error *err) {
     const char *text = moec_setting("MOEC_COMPILE_TIMEOUT");
-    double limit = text ? atof(text) : 0;
-    return limit > 0 ? limit : 120;
+    char *end = NULL;
+    *seconds = text ? strtod(text, &end) : 120;
+    if (!text || (end > text && !*end && *seconds > 0 && *seconds < 1e9)) return MOEC_OK;
+    moec_status rc = moec_fail(err, MOEC_E_INVAL, "MOEC_COMPILE_TIMEOUT=%s is no number of seconds", text);
+    return moec_hint(err, rc, "name one above 0, or unset it: compilers then have 120");
 }

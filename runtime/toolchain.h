@@ -33,7 +33,7 @@ moec_status moec_hip_assembly(const moec_target *machine, const char *dir, const
 /* The family's toolchain; NULL when this build has none for it. */
 const moec_toolchain *moec_toolchain_find(const char *family);
 
-/* Seconds a compiler may run: MOEC_COMPILE_TIMEOUT, 120 by default. */
-double moec_compile_limit_s(void);
+/* Seconds a compiler may run: MOEC_COMPILE_TIMEOUT, 120 by default. E_INVAL: the setting is no such number. */
+moec_status moec_compile_limit(double *seconds, moec_error *err);
 
 #endif

@@ -57,6 +57,8 @@ static moec_status get_compiler(const compiler **out, moec_error *err) {
     static char asked[8192];
     char now[8192];
     const char *wanted = moec_setting("MOEC_CC"), *path = getenv("PATH");
+    double limit;
+    MOEC_TRY(moec_compile_limit(&limit, err)); /* this one is not remembered */
     snprintf(now, sizeof now, "%s|%s", wanted ? wanted : "", path ? path : "");
     pthread_mutex_lock(&cc_lock);
     if (strcmp(asked, now)) {

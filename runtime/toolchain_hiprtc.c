@@ -40,8 +40,8 @@ static moec_status call(const char **argv, const char *dir, char *output, moec_e
     char worker[MOEC_PATH_BYTES];
     MOEC_TRY(find_worker(worker, err));
     argv[0] = worker;
-    moec_process p = {.argv = argv, .directory = dir, .limit_s = moec_compile_limit_s(), .output = output,
-                      .output_bytes = LOG_BYTES};
+    moec_process p = {.argv = argv, .directory = dir, .output = output, .output_bytes = LOG_BYTES};
+    MOEC_TRY(moec_compile_limit(&p.limit_s, err));
     moec_status rc = moec_process_run(&p, err);
     if (rc == MOEC_E_TIMEOUT) {
         rc = moec_context(err, rc, "hiprtc hangs");

@@ -120,6 +120,7 @@ static const struct { const char *words; int code; const char *says; } wrong[] =
     {"tune E=8 K=2 --op down --seconds -1", 2, "seconds must be more than 0"},
     {"tune E=8 K=2 --op down -o /proc/x",  1, "the plan /proc/x cannot be written"},
     {"tune E=8 K=2 --op down -o /tmp",     1, "it is there and is no file"},
+    {"tune E=8 K=2 --op down -o README.md", 1, "it is there and is no plan"},
 };
 
 T_CASE(wrong_use_is_explained) {

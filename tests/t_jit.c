@@ -201,6 +201,19 @@ T_CASE(a_hanging_compiler_is_killed) {
     unsetenv("MOEC_COMPILE_TIMEOUT");
 }
 
+T_CASE(a_time_that_is_none_is_refused) {
+    static const char *const wrong[] = {"abc", "3 minutes", "0", "-1", "nan", "inf"};
+    moec_error err = {0};
+    fresh();
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        setenv("MOEC_COMPILE_TIMEOUT", wrong[i], 1);
+        expect(MOEC_E_INVAL, "is no number of seconds", &err);
+    }
+    setenv("MOEC_COMPILE_TIMEOUT", "", 1);
+    expect(MOEC_OK, "", &err);
+    unsetenv("MOEC_COMPILE_TIMEOUT");
+}
+
 T_CASE(a_compiler_that_crashes) {
     moec_error err = {0};
     fresh();

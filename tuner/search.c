@@ -337,11 +337,13 @@ moec_status moec_search_can_write(const char *path, moec_error *err) {
     MOEC_TRY(moec_path(parent, err, "%s", path));
     char *slash = strrchr(parent, '/');
     if (slash) slash[slash == parent] = 0;
-    const char *why = !stat(path, &st) && !S_ISREG(st.st_mode) ? "it is there and is no file"
+    bool there = !stat(path, &st), file = there && S_ISREG(st.st_mode);
+    const char *why = there && !file ? "it is there and is no file"
+                      : file && st.st_size && !moec_plan_at(path) ? "it is there and is no plan"
                       : !moec_dir_writable(slash ? parent : ".") ? "no file can be made in its folder" : NULL;
     if (!why) return MOEC_OK;
     moec_status rc = moec_fail(err, MOEC_E_IO, "the plan %s cannot be written: %s", path, why);
-    return moec_hint(err, rc, "name a file in a folder that you may write");
+    return moec_hint(err, rc, "name a new file, or a plan to replace, in a folder that you may write");
 }
 
 moec_status moec_search_write(const char *path, const moec_spec *spec, const moec_target *target,
