@@ -280,7 +280,7 @@ T_CASE(planted_faults_in_sums_on_hopper_are_seen) {
 /* Rows of dh have a ring of their own, whose stages hold half of the saved pre-activation behind the last step. */
 static const struct { const char *copies, *plant; } ring_faults[] = {
     {"late", "barrier_wait(smem + BAR_FULL_A + 8 * use_a.at, use_a.parity);=>"},
-    {"late", "barrier_arrive_after_copies(smem + BAR_FULL_A=>barrier_arrive(smem + BAR_FULL_A"},
+    {"late", "barrier_arrive_after_copies(full);=>barrier_arrive(full);"},
     {"late", "barrier_expect(full_a, BM * 128);=>barrier_arrive(full_a);"},
     {"early", "if (c > 0) release(smem, previous, lane);=>if (c > 0) release(smem, use.at, lane);"},
     {"early", "STAGES_A = STAGES + AHEAD;=>STAGES_A = STAGES;"},
