@@ -165,7 +165,9 @@ static moec_status lock_run(loop *l) {
     if (flock(l->lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) {
         ssize_t n = pread(l->lock, holder, sizeof holder - 1, 0);
         holder[n > 0 ? strcspn(holder, "\n") : 0] = 0;
-        moec_fail(l->err, MOEC_E_IO, "the run %s is being trained by another process: %s", l->config->run, holder);
+        /* It has the lock a moment before it has written who it is. */
+        moec_fail(l->err, MOEC_E_IO, "the run %s is being trained by another process%s%s", l->config->run,
+                  *holder ? ": " : "", holder);
         return moec_hint(l->err, MOEC_E_IO, "wait for it or end it, or give another train.run");
     }
     gethostname(host, sizeof host - 1);
