@@ -13,6 +13,7 @@
 
 #include "json_text.h"
 #include "train/train.h"
+#include "train/trainlog.h"
 
 typedef struct view { bool json, terminal, bar; int64_t shown; } view;
 
@@ -119,14 +120,12 @@ static void print_result(const train_config *c, const train_result *r) {
     printf("log: %s/log.jsonl, and `moec report %s` draws it\n", c->run, c->run);
 }
 
-static json_t *real(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-
 static void print_json(const train_config *c, const train_result *r) {
     cli_print_json(json_pack("{s:o, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "run", moec_json_text(c->run), "steps",
                              (json_int_t)r->steps, "stopped", (int)r->stopped, "loss_bits",
-                             real(bits(r->loss)), "held_out_bits", real(bits(r->held_out)),
-                             "unigram_bits", real(r->unigram_bits), "seconds", real(r->seconds),
-                             "tokens_s", real(r->tokens_s), "checkpoint", moec_json_text(r->checkpoint)));
+                             trainlog_real(bits(r->loss)), "held_out_bits", trainlog_real(bits(r->held_out)),
+                             "unigram_bits", trainlog_real(r->unigram_bits), "seconds", trainlog_real(r->seconds),
+                             "tokens_s", trainlog_real(r->tokens_s), "checkpoint", moec_json_text(r->checkpoint)));
 }
 
 /* ---- the verb ---- */

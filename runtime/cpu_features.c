@@ -12,6 +12,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "setting.h"
+
 enum { HAS_AVX2 = 1, HAS_AVX512 = 2, HAS_BF16 = 4, HAS_AMX = 8 };
 
 static int features;
@@ -20,8 +22,6 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-
-#include "setting.h"
 
 static uint64_t saved_state(void) {
     uint32_t low, high;
