@@ -12,7 +12,7 @@ return {
   train = {
     run = "runs/demo",
     steps = 1000, seq = 256, batch = 8, seed = 1,
-    lr = 3e-3, min_lr = 1e-4, warmup = 60, beta2 = 0.98, weight_decay = 0.1, clip = 1.0,
+    lr = 1e-3, min_lr = 1e-4, warmup = 60, beta2 = 0.98, weight_decay = 0.1, clip = 1.0,
     aux = 0.01, z = 0.001, -- load balance, router z-loss
     eval_every = 200, eval_batches = 8, save_every = 250, keep = 2,
     sample = 400, temperature = 0.7, prompt = "And it came to pass",
