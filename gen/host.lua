@@ -105,7 +105,7 @@ end
 
 local function load_all()
     safe.lib = files["lib.lua"] and run_file("lib.lua") or {}
-    host.descriptors = {}
+    local descriptors = {} -- all of them or none: an error in one is said again at the next request
     for _, name in ipairs(sorted_names()) do
         local stem = name:match("^([%w_]+)%.lua$")
         if stem and stem ~= "lib" and stem ~= "host" then
@@ -116,9 +116,10 @@ local function load_all()
                 end
             end
             d.name = stem
-            host.descriptors[#host.descriptors + 1] = d
+            descriptors[#descriptors + 1] = d
         end
     end
+    host.descriptors = descriptors
 end
 
 local function serves(d, r)
